@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    # Built from a copy: setuptools leaves a build/ folder behind, which would end up in later wheels.
+    # Built from a copy: setuptools leaves build/ behind, which would end up in later wheels.
     source = tmp_path_factory.mktemp("source") / "mpo_torchrl"
     unwanted = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs")
     shutil.copytree(ROOT, source, ignore=unwanted)
