@@ -35,8 +35,8 @@ types: $(VENV)/installed  ## mypy
 pytest: $(VENV)/installed  ## tests alone, pytest options in ARGS="..."
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -q -n 2 $(ARGS)
 
-bench: $(VENV)/installed-bench  ## measure against the peers: table, ratios and JSON
-	@$(PY) -m benchmarks $(ARGS)
+bench: $(VENV)/installed-bench  ## measure against the peers: table here, JSON in benchmarks/results.json
+	@$(PY) -m pytest benchmarks -q --benchmark-quiet --benchmark-json benchmarks/results.json $(ARGS)
 
 clean:  ## remove the environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

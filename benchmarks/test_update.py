@@ -1,0 +1,71 @@
+"""One update: against rlox, SAC and the matrix products alone; its growth and its memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.workloads import (
+    HALFCHEETAH,
+    HIDDEN,
+    PENDULUM,
+    Products,
+    Shape,
+    mpo_update,
+    peak_memory,
+    rlox_update,
+    sac_update,
+)
+
+shapes = pytest.mark.parametrize("shape", [HALFCHEETAH, PENDULUM], ids=lambda shape: shape.env)
+
+
+def times(ours: float, peer: float) -> str:
+    return f"{ours * 1e3:.2f} ms, {peer * 1e3:.2f} ms"
+
+
+@shapes
+def test_rlox(shape: Shape, alternate, report) -> None:
+    ours, peer = alternate(mpo_update(shape), rlox_update(shape), rounds=40)
+    report(f"{shape.env}: rlox's update / ours", peer / ours, at_least=6, detail=times(ours, peer))
+
+
+@shapes
+def test_sac(shape: Shape, alternate, report) -> None:
+    ours, peer = alternate(mpo_update(shape), sac_update(shape), rounds=150)
+    name = f"{shape.env}: our update / SAC's"
+    report(name, ours / peer, at_most=0.75, detail=times(ours, peer))
+
+
+@shapes
+def test_roofline(shape: Shape, alternate, report) -> None:
+    update = mpo_update(shape)
+    products = Products(update)
+    ours, peer = alternate(update, products, rounds=150)
+    detail = f"{times(ours, peer)}, {products.gigaflop:.2f} GFLOP"
+    name = f"{shape.env}: our update / its matrix products"
+    report(name, ours / peer, at_most=1.5, detail=detail)
+
+
+@shapes
+@pytest.mark.parametrize(
+    "grown", [{"num_action_samples": 80}, {"batch_size": 1024}], ids=lambda grown: next(iter(grown))
+)
+def test_growth(shape: Shape, grown: dict[str, int], alternate, report) -> None:
+    large, small = alternate(mpo_update(shape, **grown), mpo_update(shape), rounds=40)
+    ((argument, value),) = grown.items()
+    name = f"{shape.env}: growth of the update, {argument} {value // 4} to {value}"
+    report(name, large / small, at_most=4.2, detail=times(large, small))
+
+
+def test_memory(report) -> None:
+    update = mpo_update(HALFCHEETAH, num_action_samples=80, batch_size=1024)
+    # Scoring keeps two hidden layers of two critics for each of the actions.
+    number = Products(update).scoring_dtype
+    activations = 2 * 2 * 80 * 1024 * HIDDEN * number.itemsize
+    peak = peak_memory(update)
+    report(
+        "HalfCheetah-v5: peak memory / activations of a scoring pass, N 80, batch 1024",
+        peak / activations,
+        at_most=2,
+        detail=f"{peak / 2**20:.0f} MiB, {activations / 2**20:.0f} MiB in {number}",
+    )
