@@ -1,0 +1,10 @@
+"""MPO, the whole family, as TorchRL loss modules made of four exchangeable parts."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from mpo_torchrl.loss import MPOLoss
+
+__version__ = version("mpo_torchrl")
+__all__ = ["MPOLoss", "__version__"]

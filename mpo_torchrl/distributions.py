@@ -1,0 +1,40 @@
+"""What MPO needs to know of a policy's distribution: is there a Gaussian at its base?"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+from torch import distributions as d
+
+
+class GaussianBase(NamedTuple):
+    """A diagonal Gaussian and the bijection that turns its samples into actions."""
+
+    loc: Tensor  # [*B, A]
+    scale: Tensor  # [*B, A]
+    transforms: tuple[d.Transform, ...]  # applied in order; empty if unsquashed
+
+    def squash(self, sample: Tensor) -> Tensor:
+        """Maps samples of the Gaussian, sample dimension first, to actions."""
+        for transform in self.transforms:
+            sample = transform(sample)
+        return sample
+
+
+def gaussian_base(dist: d.Distribution) -> GaussianBase | None:
+    """Finds the diagonal Gaussian under ``dist``; ``None`` if there is none.
+
+    Looks through :class:`~torch.distributions.Independent` and transformed distributions,
+    hence through :class:`~torchrl.modules.IndependentNormal` and
+    :class:`~torchrl.modules.TanhNormal`. Mean and stddev are read from the distribution
+    itself, since it may have changed what the network gave it (``tanh_loc``).
+    """
+    transforms: list[d.Transform] = []
+    while not isinstance(dist, d.Normal):
+        if isinstance(dist, d.TransformedDistribution):
+            transforms = [*dist.transforms, *transforms]
+        elif not isinstance(dist, d.Independent):
+            return None
+        dist = dist.base_dist
+    return GaussianBase(dist.loc, dist.scale, tuple(transforms))

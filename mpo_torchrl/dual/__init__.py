@@ -1,0 +1,14 @@
+"""Part 3, the dual: how greedy may the E-step be, how far may the policy move.
+
+Each bound of MPO has a Lagrange multiplier that is trained with the networks: the
+temperature of the E-step and the KL multipliers of the M-step.
+"""
+
+from __future__ import annotations
+
+from mpo_torchrl.dual.kl import KLMultiplier
+from mpo_torchrl.dual.multiplier import LagrangeMultiplier
+from mpo_torchrl.dual.penalty import ActionPenalty
+from mpo_torchrl.dual.temperature import Temperature
+
+__all__ = ["ActionPenalty", "KLMultiplier", "LagrangeMultiplier", "Temperature"]

@@ -1,0 +1,39 @@
+"""The price of moving the policy away from its reference."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mpo_torchrl.dual.multiplier import BoundedMultiplier
+from mpo_torchrl.functional import alpha_loss, kl_penalty
+
+
+class KLMultiplier(BoundedMultiplier):
+    """The multiplier α of one KL bound of the M-step, or one for each action dimension.
+
+    From `Abdolmaleki et al. (2018) <https://arxiv.org/abs/1812.02256>`_.
+
+    Args:
+        epsilon (float): bound on the KL (each dimension's, if ``shape`` is ``(A,)``), nats.
+        init (float): the multiplier at the start.
+
+    Keyword Args:
+        shape (sequence of int): ``(A,)`` for a multiplier per dimension, else ``()``.
+        parametrization (str): ``"softplus"`` (default) or ``"exp"``.
+        name (str): what the bound is called in error messages.
+
+    Examples:
+        >>> import torch
+        >>> from mpo_torchrl.dual import KLMultiplier
+        >>> alpha = KLMultiplier(epsilon=0.1, init=2.0, shape=(1,))
+        >>> alpha.loss(torch.tensor([[0.3]]))
+        tensor([-0.4000], grad_fn=<SumBackward1>)
+    """
+
+    def penalty(self, kl: Tensor) -> Tensor:
+        """What the policy pays: KLs ``[*B, A]`` or ``[*B]`` to ``[*B]``."""
+        return kl_penalty(kl, self())
+
+    def loss(self, kl: Tensor) -> Tensor:
+        """What trains the multiplier: KLs ``[*B, A]`` or ``[*B]`` to ``[*B]``."""
+        return alpha_loss(kl, self(), self.epsilon)

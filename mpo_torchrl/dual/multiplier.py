@@ -1,0 +1,143 @@
+"""A positive number that is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+_FLOOR = -18.0
+_OFFSET = 1e-8
+
+Parametrization = Literal["softplus", "exp"]
+
+
+class LagrangeMultiplier(nn.Module):
+    r"""A trained multiplier that starts at the value it was given and stays positive.
+
+    .. math:: \alpha = \mathrm{softplus}(\max(x, -18)) + 10^{-8}
+        \qquad\text{or}\qquad \alpha = e^{\max(x, -18)}
+
+    ``x`` is the parameter :attr:`raw`. The floor cuts the value, not the gradient: a
+    multiplier that hit the floor can rise again, as with Acme, which clips the parameter
+    itself. The form with softplus is Acme's, of `Hoffman et al. (2020)
+    <https://arxiv.org/abs/2006.00979>`_.
+
+    Args:
+        init (float): the value at the start, positive, unit of the multiplier.
+
+    Keyword Args:
+        shape (sequence of int): shape of the multiplier, ``()`` by default.
+        parametrization (str): ``"softplus"`` (default) or ``"exp"``.
+
+    Raises:
+        ValueError: if ``init`` is not positive or the parametrization is unknown.
+
+    Examples:
+        >>> from mpo_torchrl.dual import LagrangeMultiplier
+        >>> multiplier = LagrangeMultiplier(1000.0, shape=(2,))
+        >>> multiplier()
+        tensor([1000., 1000.], grad_fn=<AddBackward0>)
+        >>> multiplier.assign(3.0)
+        >>> multiplier().tolist()
+        [3.0, 3.0]
+    """
+
+    def __init__(
+        self,
+        init: float,
+        *,
+        shape: Sequence[int] = (),
+        parametrization: Parametrization = "softplus",
+    ) -> None:
+        super().__init__()
+        if parametrization not in ("softplus", "exp"):
+            raise ValueError(
+                f"parametrization must be 'softplus' or 'exp', got {parametrization!r}."
+            )
+        self.init = init
+        self.parametrization = parametrization
+        self.raw = nn.Parameter(torch.empty(tuple(shape)))
+        self.assign(init)
+
+    def forward(self) -> Tensor:
+        """The multiplier, positive, in the shape given at construction."""
+        floored = self.raw.detach().clamp(min=_FLOOR)
+        raw = floored + (self.raw - self.raw.detach())  # the floor lets the gradient pass
+        if self.parametrization == "exp":
+            return raw.exp()
+        # The default threshold of 20 would cost 2e-9 of the gradient.
+        return nn.functional.softplus(raw, threshold=40) + _OFFSET
+
+    @torch.no_grad()
+    def assign(self, value: float | Tensor) -> None:
+        """Sets the multiplier itself, not its raw parameter, in place."""
+        # In double precision: inverting softplus in float32 would lose small multipliers.
+        value = torch.as_tensor(value, dtype=torch.float64)
+        if not bool((value > 0).all()) or not bool(value.isfinite().all()):
+            raise ValueError(
+                f"a Lagrange multiplier must be positive and finite, got {value.tolist()}."
+            )
+        if self.parametrization == "exp":
+            raw = value.log()
+        else:
+            value = (value - _OFFSET).clamp(min=torch.finfo(torch.float64).tiny)
+            raw = value + torch.log(-torch.expm1(-value))
+        self.raw.copy_(raw.clamp(min=_FLOOR).to(self.raw))
+
+    def reset_parameters(self) -> None:
+        """Puts the multiplier back to its initial value."""
+        self.assign(self.init)
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows."""
+        return f"init={self.init}, parametrization={self.parametrization!r}"
+
+
+class BoundedMultiplier(LagrangeMultiplier):
+    """A multiplier together with the bound it enforces.
+
+    Args:
+        epsilon (float): the bound, positive, nats; a buffer, so it can be scheduled.
+        init (float): the multiplier at the start, positive.
+
+    Keyword Args:
+        shape (sequence of int): shape of the multiplier, ``()`` by default.
+        parametrization (str): ``"softplus"`` (default) or ``"exp"``.
+        name (str): what the bound is called in error messages.
+
+    Raises:
+        ValueError: if ``epsilon`` or ``init`` is not positive.
+    """
+
+    epsilon: Tensor
+
+    def __init__(
+        self,
+        epsilon: float,
+        init: float,
+        *,
+        shape: Sequence[int] = (),
+        parametrization: Parametrization = "softplus",
+        name: str = "epsilon",
+    ) -> None:
+        super().__init__(init, shape=shape, parametrization=parametrization)
+        self.bound_name = name
+        self.register_buffer("epsilon", torch.empty(()))
+        self.set_epsilon(epsilon)
+
+    @torch.no_grad()
+    def set_epsilon(self, epsilon: float | Tensor) -> None:
+        """Changes the bound in place."""
+        if not float(epsilon) > 0 or not float(epsilon) < float("inf"):
+            raise ValueError(
+                f"{self.bound_name} is a bound on a KL divergence and must be positive and "
+                f"finite, got {float(epsilon)}."
+            )
+        self.epsilon.fill_(float(epsilon))
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows."""
+        return f"epsilon={float(self.epsilon):g}, {super().extra_repr()}"

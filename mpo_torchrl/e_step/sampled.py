@@ -1,0 +1,128 @@
+"""The E-step on actions drawn from the reference policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor, nn
+from torch import distributions as d
+
+from mpo_torchrl.distributions import gaussian_base
+from mpo_torchrl.dual import ActionPenalty, Temperature
+from mpo_torchrl.functional import nonparametric_weights
+
+
+class SampledEStep(nn.Module):
+    r"""Draws ``N`` actions per state from the reference policy and weighs them by value.
+
+    .. math:: a_n \sim \pi_0(\cdot \mid s), \qquad
+        w_n = \mathrm{softmax}_N\big(Q(s, a_n) / \eta\big)
+        \;+\; \mathrm{softmax}_N\big(c(a_n) / \eta_c\big)
+
+    The second term is there only with a ``penalty``, whose cost :math:`c` counts as a second
+    objective. From `Abdolmaleki et al. (2018) <https://arxiv.org/abs/1806.06920>`_.
+
+    A squashed policy is sampled before the squashing: that sample goes to ``"base_action"``,
+    and only what the critic and the environment see, ``"action"``, is squashed.
+
+    What the TensorDict already holds is kept: with values in it nothing is scored, with
+    weights in it nothing is weighed. That is how an own E-step is put in front of the rest.
+
+    Args:
+        temperature (Temperature): the dual that sets how greedy the weights are.
+
+    Keyword Args:
+        num_action_samples (int): ``N``, at least 1; ``20`` by default.
+        penalty (ActionPenalty, optional): the price of leaving the action space.
+
+    Raises:
+        ValueError: if ``num_action_samples`` is below 1.
+
+    Examples:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from mpo_torchrl.dual import Temperature
+        >>> from mpo_torchrl.e_step import SampledEStep
+        >>> e_step = SampledEStep(Temperature(0.1, 1.0), num_action_samples=4)
+        >>> policy = torch.distributions.Normal(torch.zeros(3, 2), torch.ones(3, 2))
+        >>> policy = torch.distributions.Independent(policy, 1)
+        >>> improved = e_step(policy, score=lambda action: -action.square().sum(-1))
+        >>> improved["action"].shape, improved["weight"].shape
+        (torch.Size([3, 4, 2]), torch.Size([3, 4]))
+    """
+
+    def __init__(
+        self,
+        temperature: Temperature,
+        *,
+        num_action_samples: int = 20,
+        penalty: ActionPenalty | None = None,
+    ) -> None:
+        super().__init__()
+        if num_action_samples < 1:
+            raise ValueError(f"num_action_samples must be at least 1, got {num_action_samples}.")
+        self.temperature = temperature
+        self.penalty = penalty
+        self.num_action_samples = num_action_samples
+
+    @torch.no_grad()
+    def forward(
+        self,
+        policy: d.Distribution,
+        score: Callable[[Tensor], Tensor],
+        given: TensorDictBase | None = None,
+    ) -> TensorDictBase:
+        """Completes the E-step: draw, score, weigh.
+
+        Args:
+            policy (Distribution): the reference policy, batch ``[*B]``.
+            score (Callable): values ``[*B, N]`` of actions ``[*B, N, A]``.
+            given (TensorDictBase, optional): entries to keep, out of those below.
+
+        Returns:
+            TensorDictBase: ``"action"`` ``[*B, N, A]``, ``"state_action_value"`` and
+            ``"weight"`` ``[*B, N]``; for a Gaussian ``"loc"`` and ``"scale"`` of the reference
+            ``[*B, A]``, and if it is squashed ``"base_action"`` ``[*B, N, A]``.
+        """
+        improved = given.copy() if given is not None else TensorDict()
+        base = gaussian_base(policy)
+        if base is not None:
+            improved.setdefault("loc", base.loc)
+            improved.setdefault("scale", base.scale)
+        if improved.get("action", None) is None:
+            improved.update(draw_actions(policy, self.num_action_samples))
+        if improved.get("state_action_value", None) is None:
+            improved.set("state_action_value", score(improved.get("action")))
+        if improved.get("weight", None) is None:
+            improved.set("weight", self.weigh(improved))
+        return improved
+
+    @torch.no_grad()
+    def weigh(self, improved: TensorDictBase) -> Tensor:
+        """Weights ``[*B, N]`` of the actions; they sum to 1, or to 2 with a penalty."""
+        q_value = improved.get("state_action_value")
+        weight = nonparametric_weights(q_value, self.temperature(q_value))
+        if self.penalty is not None:
+            cost = self.penalty.cost(improved.get("action"))
+            weight = weight + nonparametric_weights(cost, self.penalty(cost))
+        return weight
+
+
+def draw_actions(policy: d.Distribution, num_samples: int) -> dict[str, Tensor]:
+    """Draws ``"action"`` ``[*B, N, A]``; for a squashed Gaussian ``"base_action"`` too."""
+    base = gaussian_base(policy)
+    if base is None:
+        return {"action": policy.sample((num_samples,)).movedim(0, -2)}
+    noise = torch.randn(
+        (num_samples, *base.loc.shape), dtype=base.loc.dtype, device=base.loc.device
+    )
+    sample = base.loc + base.scale * noise
+    if not base.transforms:
+        return {"action": sample.movedim(0, -2)}
+    # The M-step fits the sample before squashing: inverting tanh would lose it at the bounds.
+    return {
+        "action": base.squash(sample).movedim(0, -2),
+        "base_action": sample.movedim(0, -2),
+    }

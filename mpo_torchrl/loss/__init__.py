@@ -1,0 +1,7 @@
+"""The loss modules: the four parts wired together, one file a loss."""
+
+from __future__ import annotations
+
+from mpo_torchrl.loss.mpo import MPOLoss
+
+__all__ = ["MPOLoss"]

@@ -1,0 +1,96 @@
+"""What a loss must know of the actions before the first batch: their size, bounds, law."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import NestedKey, TensorDict
+from torch import Tensor, nn
+from torch import distributions as d
+from torchrl.data import Bounded, Composite, TensorSpec
+
+from mpo_torchrl.distributions import GaussianBase, gaussian_base
+from mpo_torchrl.loss.networks import sampling_module
+
+
+class ActionSpace:
+    """The action space of a stochastic actor.
+
+    Args:
+        actor_network (nn.Module): the actor.
+        action_key (NestedKey): where it writes its action.
+        action_spec (TensorSpec, optional): the action's spec; by default the actor's.
+
+    Raises:
+        ValueError: if the actions are not real numbers, or nothing tells their size.
+    """
+
+    def __init__(
+        self, actor_network: nn.Module, action_key: NestedKey, action_spec: TensorSpec | None
+    ) -> None:
+        spec = action_spec if action_spec is not None else getattr(actor_network, "spec", None)
+        if isinstance(spec, Composite):
+            spec = spec.get(action_key, None)
+        if spec is not None:
+            _require_real_numbers(spec, action_key)
+        self._spec = spec
+        self._sampling = sampling_module(actor_network)
+        self.size = self._find_size()
+        device = next((p.device for p in actor_network.parameters()), None)
+        self._probe = self._probe_distribution(device)
+
+    @property
+    def gaussian(self) -> GaussianBase | None:
+        """The Gaussian at the base of the policy, with arbitrary numbers in it."""
+        return gaussian_base(self._probe) if self._probe is not None else None
+
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """Lower and upper bounds ``[A]``, infinite where there are none."""
+        infinite = torch.full((self.size,), torch.inf)
+        if not isinstance(self._spec, Bounded):
+            return -infinite, infinite
+        space = self._spec.space
+        return space.low.reshape(-1, self.size)[0], space.high.reshape(-1, self.size)[0]
+
+    def _find_size(self) -> int:
+        if self._spec is not None:
+            return int(self._spec.shape[-1])
+        for name in ("low", "high"):
+            limit = self._sampling.distribution_kwargs.get(name)
+            if isinstance(limit, Tensor) and limit.ndim:
+                return int(limit.shape[-1])
+        raise ValueError(
+            "the size of an action is not known: pass action_spec=env.action_spec to the loss, "
+            "or build the actor with spec=env.action_spec."
+        )
+
+    def _probe_distribution(self, device: torch.device | None) -> d.Distribution | None:
+        """A policy whose parameters are all ones, made without running the network."""
+        ones = {key: torch.ones(1, self.size, device=device) for key in self._sampling.in_keys}
+        try:
+            probe = self._sampling.get_dist(TensorDict(ones, [1]))
+        except (ValueError, RuntimeError, TypeError, KeyError):
+            return None  # ones are no parameters of this distribution, e.g. a covariance
+        if probe.has_enumerate_support:
+            raise ValueError(
+                "MPOLoss needs a continuous action space, got a policy of the discrete "
+                f"distribution {type(probe).__name__}."
+            )
+        return probe
+
+
+def _require_real_numbers(spec: TensorSpec, action_key: NestedKey) -> None:
+    if isinstance(spec, Composite):
+        raise ValueError(
+            f"MPOLoss trains one action of real numbers, the action under {action_key!r} is "
+            f"composed of {sorted(map(str, spec.keys()))}."
+        )
+    if spec.domain == "discrete" or not spec.dtype.is_floating_point:
+        raise ValueError(
+            "MPOLoss needs a continuous action space, a box of real numbers, got the discrete "
+            f"{type(spec).__name__} under {action_key!r}."
+        )
+    if not spec.shape:
+        raise ValueError(
+            f"the action under {action_key!r} needs a last dimension for its numbers, [A], got "
+            "a spec of shape []."
+        )

@@ -1,0 +1,66 @@
+"""Bad input gets one sentence: the key, what was found, what is expected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+
+
+def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises ``ValueError`` if an argument is none of its choices."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}.")
+
+
+def require_at_least_one(name: str, value: int) -> None:
+    """Raises ``ValueError`` if a count is below 1."""
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}.")
+
+
+def require_keys(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> None:
+    """Raises ``KeyError`` if an input is missing, ``ValueError`` if the batch is empty."""
+    for key in keys:
+        if tensordict.get(key, None) is None:
+            found = sorted(map(str, tensordict.keys(True, True)))
+            raise KeyError(
+                f"the batch has no entry {key!r}, it has {found}; rename what the loss reads "
+                "with set_keys(...)."
+            )
+    if not tensordict.numel():
+        raise ValueError(
+            f"the batch is empty, its batch size is {list(tensordict.batch_size)}; a loss needs "
+            "at least one transition."
+        )
+
+
+def require_action_shape(key: NestedKey, found: torch.Size, expected: torch.Size) -> None:
+    """Raises ``ValueError`` if the batch's actions are not of the policy's size."""
+    if found != expected:
+        raise ValueError(
+            f"the batch holds actions of shape {list(found)} under {key!r}, the policy's are "
+            f"{list(expected)}."
+        )
+
+
+def require_reward_shape(key: NestedKey, found: torch.Size, batch: torch.Size) -> None:
+    """Raises ``ValueError`` if rewards are not one number per state, ``[*B, 1]``."""
+    if found != (*batch, 1):
+        raise ValueError(
+            f"the reward under {('next', key)!r} must be [*B, 1] = {[*batch, 1]}, got "
+            f"{list(found)}."
+        )
+
+
+def require_finite(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> None:
+    """Raises ``ValueError`` if an input is NaN or infinite; reads the values, so it waits."""
+    for key in keys:
+        value = tensordict.get(key, None)
+        if value is not None and value.is_floating_point() and not bool(value.isfinite().all()):
+            count = int((~value.isfinite()).sum())
+            raise ValueError(
+                f"{count} of the {value.numel()} numbers under {key!r} are NaN or infinite; "
+                "a loss on them would destroy the networks."
+            )

@@ -1,0 +1,641 @@
+"""MPO for continuous actions: the four parts wired together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict.nn import (
+    ProbabilisticTensorDictSequential,
+    TensorDictModule,
+    TensorDictParams,
+    composite_lp_aggregate,
+    dispatch,
+)
+from torch import Tensor
+from torch import distributions as d
+from torchrl.data import TensorSpec
+from torchrl.objectives.common import LossModule
+from torchrl.objectives.utils import ValueEstimators, dispatch_value_estimator
+
+from mpo_torchrl.critic import ScalarCritic
+from mpo_torchrl.critic.scalar import LossFunction
+from mpo_torchrl.dual.multiplier import LagrangeMultiplier, Parametrization
+from mpo_torchrl.e_step import SampledEStep
+from mpo_torchrl.e_step.sampled import draw_actions
+from mpo_torchrl.functional import effective_sample_size, nonparametric_kl, nonparametric_weights
+from mpo_torchrl.loss import checks
+from mpo_torchrl.loss.action_space import ActionSpace
+from mpo_torchrl.loss.networks import count_critics, next_key, reset_network, sampling_module
+from mpo_torchrl.loss.parts import make_e_step, make_m_step
+from mpo_torchrl.loss.schedule import bound
+from mpo_torchrl.m_step import DistributionMStep, Fit, GaussianMStep
+
+
+class MPOLoss(LossModule):
+    r"""TorchRL implementation of the MPO loss for continuous actions.
+
+    Presented in "Maximum a Posteriori Policy Optimisation"
+    https://arxiv.org/abs/1806.06920 and "Relative Entropy Regularized Policy Iteration"
+    https://arxiv.org/abs/1812.02256. Takes the very modules that
+    :class:`~torchrl.objectives.SACLoss` takes and goes where it goes.
+
+    .. math::
+        \ell_Q &= \textstyle\sum_c d\big(Q_c(s, a),\, r + \gamma V(s')\big), \quad
+        V(s') = \tfrac1M \sum_m \min_c \bar Q_c(s', a'_m) \\
+        w_n &= \mathrm{softmax}_N\big(\min_c Q_c(s, a_n) / \eta\big), \quad
+        a_n \sim \bar\pi(\cdot \mid s) \\
+        \ell_\eta &= \eta \epsilon + \eta \log \tfrac1N \textstyle\sum_n e^{Q_n / \eta} \\
+        \ell_\pi &= -\textstyle\sum_n w_n \big[\log \mathcal N(a_n; \mu, \bar\sigma)
+        + \log \mathcal N(a_n; \bar\mu, \sigma)\big]
+        + \textstyle\sum_d \alpha_d \mathrm{KL}_d, \quad
+        \ell_\alpha = \textstyle\sum_d \alpha_d (\epsilon_d - \mathrm{KL}_d)
+
+    The networks and the dual variables want different learning rates: give
+    :meth:`network_parameters` and :meth:`dual_parameters` to two parameter groups.
+
+    A Gaussian policy, squashed or not, is fitted with separate bounds on mean and stddev; any
+    other distribution with one bound ``epsilon_policy``. An unsquashed policy pays for leaving
+    the action space if ``epsilon_penalty`` is set.
+
+    Args:
+        actor_network (ProbabilisticTensorDictSequential): stochastic actor.
+        qvalue_network (TensorDictModule, list of TensorDictModule or ScalarCritic): the critic,
+            which reads the observation and the action and writes ``"state_action_value"``. A
+            single module is expanded ``num_qvalue_nets`` times and *drawn anew* uniformly
+            between its smallest and largest weight, as in every TorchRL loss; a list keeps each
+            module's own initialisation, and so does a single module with
+            ``num_qvalue_nets=1``.
+
+    Keyword Args:
+        num_qvalue_nets (int, optional): number of critics; 2 by default, the length of a list.
+        num_action_samples (int): actions drawn per state in the E-step, ``N``.
+        num_bootstrap_samples (int): actions drawn per next state for its value, ``M``.
+        e_step_critic (str): critics that score the E-step, ``"online"`` or ``"target"``.
+        epsilon (float): bound on the KL of the E-step, nats.
+        epsilon_mean (float): bound on the KL of the means (each dimension's), nats.
+        epsilon_stddev (float): bound on the KL of the stddevs (each dimension's), nats.
+        epsilon_penalty (float, optional): bound on the KL spent on staying in the action space,
+            nats; ``None`` for no penalty. Not used by squashed policies.
+        epsilon_policy (float): bound on the KL of policies that are not Gaussian, nats.
+        per_dim_constraining (bool): bound each action dimension, or their sum.
+        init_temperature (float): the temperature at the start, unit of return.
+        init_penalty_temperature (float): that of the penalty, unit of action.
+        init_alpha_mean (float): the multiplier of ``epsilon_mean`` at the start.
+        init_alpha_stddev (float): the multiplier of ``epsilon_stddev`` at the start.
+        init_alpha_policy (float): the multiplier of ``epsilon_policy`` at the start.
+        parametrization (str): how multipliers stay positive, ``"softplus"`` or ``"exp"``.
+        delay_actor (bool): draw from a target policy that an updater moves; else from the
+            detached current policy.
+        delay_qvalue (bool): bootstrap from target critics; else from the current ones.
+        loss_function (str): of the critic, ``"l2"``, ``"l1"`` or ``"smooth_l1"``.
+        reduction (str): ``"mean"``, ``"sum"`` or ``"none"``. The losses of the dual variables
+            are sums over states too: with ``"none"`` each state's share, ``[*B]``.
+        action_spec (TensorSpec, optional): the action's spec, if the actor does not know it.
+        separate_losses (bool): keep the critic's loss from training what it shares with the
+            actor.
+        deactivate_vmap (bool): loop over the critics on every device; on a CPU they always are.
+        use_prioritized_weights (str or bool): weigh the critic's loss by the
+            ``priority_weight`` of the batch, if it has one (``"auto"``).
+        scalar_output_mode (str, optional): with ``reduction="none"`` the diagnostics are left
+            out (``"exclude"``) or stored as non-tensor data (``"non_tensor"``).
+        e_step (SampledEStep, optional): an own part 2 with its temperature.
+        m_step (GaussianMStep or DistributionMStep, optional): an own part 4 with its multipliers.
+
+    Raises:
+        TypeError: if the actor is deterministic or a network is no TensorDict module.
+        ValueError: if an argument is out of its range, the action space is discrete, or a
+            penalty is asked for in an unbounded one.
+
+    Examples:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from torchrl.data import Bounded
+        >>> from mpo_torchrl import MPOLoss
+        >>> from mpo_torchrl.modules import make_actor, make_critics
+        >>> spec = Bounded(-2.0, 2.0, shape=(1,))
+        >>> loss = MPOLoss(make_actor(3, spec), make_critics(3, spec))
+        >>> _ = loss.make_value_estimator(gamma=0.99)
+        >>> batch = TensorDict(observation=torch.randn(5, 3), action=torch.rand(5, 1), batch_size=5)
+        >>> batch["next"] = TensorDict(
+        ...     observation=torch.randn(5, 3),
+        ...     reward=torch.randn(5, 1),
+        ...     done=torch.zeros(5, 1, dtype=torch.bool),
+        ...     terminated=torch.zeros(5, 1, dtype=torch.bool),
+        ...     batch_size=5,
+        ... )
+        >>> losses = loss(batch)
+        >>> sum(value for key, value in losses.items() if key.startswith("loss")).backward()
+        >>> sorted(key for key in losses.keys() if key.startswith("loss"))
+        ['loss_actor', 'loss_alpha', 'loss_qvalue', 'loss_temperature']
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        """The configurable TensorDict keys and their defaults, set with ``set_keys``.
+
+        Attributes:
+            action: the action taken. Defaults to the key that the actor samples.
+            value: where the value of the next state is put for the value estimator.
+            state_action_value: where the critic writes.
+            log_prob: accepted so that a SAC pipeline's keys fit; MPO does not read it.
+            priority: where the temporal-difference error of each transition is written.
+            reward, done, terminated: read under ``"next"``.
+            priority_weight: importance weights of prioritized replay.
+            e_step: the nested TensorDict of the E-step.
+        """
+
+        action: NestedKey = "action"
+        value: NestedKey = "state_value"
+        state_action_value: NestedKey = "state_action_value"
+        log_prob: NestedKey | None = None
+        priority: NestedKey = "td_error"
+        reward: NestedKey = "reward"
+        done: NestedKey = "done"
+        terminated: NestedKey = "terminated"
+        priority_weight: NestedKey = "priority_weight"
+        e_step: NestedKey = "e_step"
+
+        def __post_init__(self) -> None:
+            if self.log_prob is None:
+                aggregate = composite_lp_aggregate(nowarn=True)
+                self.log_prob = "sample_log_prob" if aggregate else "action_log_prob"
+
+    default_keys = _AcceptedKeys
+    tensor_keys: _AcceptedKeys
+    default_value_estimator = ValueEstimators.TD0
+    SUPPORTED_VALUE_ESTIMATORS = (
+        ValueEstimators.TD0,
+        ValueEstimators.TD1,
+        ValueEstimators.TDLambda,
+    )
+
+    actor_network: ProbabilisticTensorDictSequential
+    qvalue_network: TensorDictModule
+    actor_network_params: TensorDictParams
+    qvalue_network_params: TensorDictParams
+    target_actor_network_params: TensorDictParams
+    target_qvalue_network_params: TensorDictParams
+    _e_step: SampledEStep
+    _m_step: GaussianMStep | DistributionMStep
+
+    epsilon = bound("temperature")
+    epsilon_penalty = bound("penalty_temperature")
+    epsilon_mean = bound("alpha_mean")
+    epsilon_stddev = bound("alpha_stddev")
+    epsilon_policy = bound("alpha_policy")
+
+    def __init__(
+        self,
+        actor_network: ProbabilisticTensorDictSequential,
+        qvalue_network: TensorDictModule | Sequence[TensorDictModule] | ScalarCritic,
+        *,
+        num_qvalue_nets: int | None = None,
+        num_action_samples: int = 20,
+        num_bootstrap_samples: int = 1,
+        e_step_critic: Literal["online", "target"] = "online",
+        epsilon: float = 0.1,
+        epsilon_mean: float = 0.1,
+        epsilon_stddev: float = 1e-3,
+        epsilon_penalty: float | None = 0.001,
+        epsilon_policy: float = 0.1,
+        per_dim_constraining: bool = True,
+        init_temperature: float = 1.0,
+        init_penalty_temperature: float = 1.0,
+        init_alpha_mean: float = 1.0,
+        init_alpha_stddev: float = 10.0,
+        init_alpha_policy: float = 1.0,
+        parametrization: Parametrization = "softplus",
+        delay_actor: bool = True,
+        delay_qvalue: bool = True,
+        loss_function: LossFunction = "l2",
+        reduction: Literal["none", "mean", "sum"] = "mean",
+        action_spec: TensorSpec | None = None,
+        separate_losses: bool = False,
+        deactivate_vmap: bool = False,
+        use_prioritized_weights: str | bool = "auto",
+        scalar_output_mode: Literal["exclude", "non_tensor"] | None = None,
+        e_step: SampledEStep | None = None,
+        m_step: GaussianMStep | DistributionMStep | None = None,
+    ) -> None:
+        self._in_keys: list[NestedKey] | None = None
+        self._out_keys: list[NestedKey] | None = None
+        super().__init__()
+        checks.require_choice("e_step_critic", e_step_critic, ("online", "target"))
+        checks.require_choice("reduction", reduction, ("none", "mean", "sum"))
+        checks.require_at_least_one("num_bootstrap_samples", num_bootstrap_samples)
+        critic = qvalue_network
+        if not isinstance(critic, ScalarCritic):
+            critic = ScalarCritic(qvalue_network, loss_function=loss_function)
+
+        sampling_module(actor_network)  # raises if the actor is deterministic
+        # In __dict__, as LossModule keeps networks: a part is no second owner of parameters.
+        self.__dict__["critic"] = critic
+        self.set_keys(action=actor_network.dist_sample_keys[0], state_action_value=critic.value_key)
+        self._wire_networks(
+            actor_network, num_qvalue_nets, delay_actor, delay_qvalue, separate_losses
+        )
+        space = ActionSpace(actor_network, self.tensor_keys.action, action_spec)
+        e_step = e_step or make_e_step(
+            space,
+            num_action_samples,
+            epsilon,
+            init_temperature,
+            epsilon_penalty,
+            init_penalty_temperature,
+            parametrization,
+        )
+        m_step = m_step or make_m_step(
+            space,
+            {"mean": epsilon_mean, "stddev": epsilon_stddev, "policy": epsilon_policy},
+            {"mean": init_alpha_mean, "stddev": init_alpha_stddev, "policy": init_alpha_policy},
+            per_dim_constraining,
+            parametrization,
+        )
+        self._wire_parts(e_step, m_step)
+
+        self.delay_actor = delay_actor
+        self.delay_qvalue = delay_qvalue
+        self.num_bootstrap_samples = num_bootstrap_samples
+        self.e_step_critic = e_step_critic
+        self.reduction = reduction
+        self.deactivate_vmap = deactivate_vmap
+        self.use_prioritized_weights = use_prioritized_weights
+        self.scalar_output_mode = scalar_output_mode
+        self._seen_finite_batch = False
+
+    # -- wiring ---------------------------------------------------------------------------
+
+    def _wire_networks(
+        self,
+        actor_network: ProbabilisticTensorDictSequential,
+        num_qvalue_nets: int | None,
+        delay_actor: bool,
+        delay_qvalue: bool,
+        separate_losses: bool,
+    ) -> None:
+        self.convert_to_functional(actor_network, "actor_network", create_target_params=delay_actor)
+        networks = list(self.critic.networks)
+        self.num_qvalue_nets = count_critics(len(networks), num_qvalue_nets)
+        self.convert_to_functional(
+            networks if len(networks) > 1 else networks[0],
+            "qvalue_network",
+            # Expanding even once would cut a single critic off from the user's module.
+            self.num_qvalue_nets if self.num_qvalue_nets > 1 else None,
+            create_target_params=delay_qvalue,
+            compare_against=list(actor_network.parameters()) if separate_losses else None,
+        )
+
+    def _wire_parts(self, e_step: SampledEStep, m_step: GaussianMStep | DistributionMStep) -> None:
+        self.__dict__["_e_step"] = e_step
+        self.__dict__["_m_step"] = m_step
+        # The multipliers are parameters of the loss, under the names of its diagnostics.
+        self.temperature = e_step.temperature
+        if e_step.penalty is not None:
+            self.penalty_temperature = e_step.penalty
+        for name, multiplier in m_step.multipliers.items():
+            self.add_module(f"alpha_{name}", multiplier)
+        like = next((p for p in self.actor_network_params.parameters()), None)
+        if like is not None:
+            for multiplier in self._multipliers().values():
+                multiplier.to(device=like.device, dtype=like.dtype)
+
+    def _multipliers(self) -> dict[str, LagrangeMultiplier]:
+        return {
+            name: module
+            for name, module in self._modules.items()
+            if isinstance(module, LagrangeMultiplier)
+        }
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # loss.temperature = 0.5 sets the multiplier, as loss.epsilon = 0.05 sets the bound.
+        if isinstance(value, (int, float)) and "_modules" in self.__dict__:
+            module = self._modules.get(name)
+            if isinstance(module, LagrangeMultiplier):
+                module.assign(value)
+                return
+        super().__setattr__(name, value)
+
+    def dual_parameters(self) -> list[Tensor]:
+        """The temperatures and KL multipliers, which want a learning rate near 1e-2."""
+        return [m.raw for m in self._multipliers().values()]
+
+    def network_parameters(self) -> list[Tensor]:
+        """The trained parameters of actor and critics."""
+        dual = {id(parameter) for parameter in self.dual_parameters()}
+        return [p for p in self.parameters() if p.requires_grad and id(p) not in dual]
+
+    def reset_parameters_recursive(self) -> None:
+        """Draws actor and critics anew, copies them to their targets, resets the duals."""
+        for name in ("actor_network", "qvalue_network"):
+            params = getattr(self, f"{name}_params")
+            reset_network(getattr(self, name), params)
+            target = self._modules.get(f"target_{name}_params")
+            if target is not None:
+                target.data.update_(params.data)
+        for multiplier in self._multipliers().values():
+            multiplier.reset_parameters()
+
+    def make_value_estimator(self, value_type: Any = None, **hyperparams: Any) -> MPOLoss:
+        """Chooses how rewards and next values become targets: TD(0), TD(1) or TD(lambda)."""
+        value_type, hp = self._prepare_value_estimator_kwargs(value_type, **hyperparams)
+        if value_type is not None:
+            dispatch_value_estimator(
+                self,
+                value_type,
+                supported=self.SUPPORTED_VALUE_ESTIMATORS,
+                value_network=None,
+                deactivate_vmap=self.deactivate_vmap,
+                **hp,
+            )
+        self._forward_value_estimator_keys()
+        return self
+
+    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
+        if self._value_estimator is not None:
+            keys = self.tensor_keys
+            self._value_estimator.set_keys(
+                value=keys.value, reward=keys.reward, done=keys.done, terminated=keys.terminated
+            )
+        self.critic.value_key = self.tensor_keys.state_action_value
+        self._in_keys = None  # made anew from the new names
+
+    # -- keys -----------------------------------------------------------------------------
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        """What the loss reads from a batch."""
+        if self._in_keys is None:
+            keys = self.tensor_keys
+            made = {keys.action, *self.actor_network.out_keys}
+            states = [*self.actor_network.in_keys]
+            states += [key for key in self.critic.in_keys if key not in made]
+            following = [*states, keys.reward, keys.done, keys.terminated]
+            entries = [*states, keys.action, *[next_key(key) for key in following]]
+            self._in_keys = list(dict.fromkeys(entries))
+        return self._in_keys
+
+    @in_keys.setter
+    def in_keys(self, values: list[NestedKey]) -> None:
+        self._in_keys = values
+
+    @property
+    def out_keys(self) -> list[NestedKey]:
+        """The losses and, unless ``reduction="none"`` leaves them out, the diagnostics."""
+        if self._out_keys is None:
+            keys = ["loss_qvalue", "loss_temperature", "loss_actor", "loss_alpha"]
+            if self.reduction != "none" or self.scalar_output_mode == "non_tensor":
+                keys += [*self._multipliers(), "kl_e_step", "effective_sample_size"]
+                keys += [f"kl_{name}" for name in self._m_step.multipliers]
+                keys += [*self._m_step.readings, "q_value"]
+            self._out_keys = keys
+        return self._out_keys
+
+    @out_keys.setter
+    def out_keys(self, values: list[NestedKey]) -> None:
+        self._out_keys = values
+
+    # -- the loss -------------------------------------------------------------------------
+
+    @dispatch
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Computes every loss; writes the priority of each transition into the batch.
+
+        Args:
+            tensordict (TensorDictBase): ``[*B]`` transitions with the entries of
+                :attr:`in_keys`. What it holds of an E-step is used as it is.
+
+        Returns:
+            TensorDictBase: the entries of :attr:`out_keys`. Train on the sum of those that
+            start with ``"loss"``; the others are detached.
+
+        Raises:
+            KeyError: if an entry is missing.
+            ValueError: if the batch is empty, a shape is wrong, or the first batch holds
+                numbers that are not finite.
+        """
+        loss_qvalue, readings = self.qvalue_loss(tensordict)
+        improved, reference = self._improve(tensordict)
+        loss_temperature, temperature_readings = self._temperature_terms(improved)
+        fit = self._fit(tensordict, improved, reference)
+        loss_actor, loss_alpha = self._policy_terms(fit)
+
+        losses = {
+            "loss_qvalue": loss_qvalue,
+            "loss_temperature": self._reduce_loss(loss_temperature, tensordict),
+            "loss_actor": self._reduce_loss(loss_actor, tensordict),
+            "loss_alpha": self._reduce_loss(loss_alpha, tensordict),
+        }
+        readings.update(temperature_readings)
+        readings.update(self._fit_readings(fit))
+        return self._output(tensordict, losses, readings)
+
+    def qvalue_loss(self, tensordict: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
+        """Part 1 alone: the critic's loss; writes the priority into the batch.
+
+        Returns:
+            tuple[Tensor, dict]: the reduced loss, and ``"td_error"`` and ``"q_value"``,
+            ``[*B]``, detached.
+        """
+        self._check(tensordict)
+        target = self._value_target(tensordict)  # [*B]
+        batch = self._batch_view(tensordict, target.shape)
+        prediction = self.critic.predict(
+            batch, self.qvalue_network_params, vmap_randomness=self._vmap_mode(target)
+        )  # [C, *B]
+        loss = self._reduce_loss(
+            self.critic.loss(prediction, target),
+            tensordict,
+            weights=self._maybe_get_priority_weight(tensordict),
+        )
+        td_error = self.critic.td_error(prediction, target)
+        tensordict.set(self.tensor_keys.priority, td_error)
+        return loss, {"td_error": td_error, "q_value": prediction.detach().mean(0)}
+
+    def e_step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """Part 2 alone: writes ``"e_step"`` into the batch, keeping what is already there.
+
+        Returns:
+            TensorDictBase: the batch, with the entries of
+            :meth:`SampledEStep.forward <mpo_torchrl.e_step.SampledEStep.forward>`.
+        """
+        improved, _ = self._improve(tensordict)
+        return tensordict.set(self.tensor_keys.e_step, improved)
+
+    def temperature_loss(self, tensordict: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
+        """Part 3 alone, its first half: the loss of the temperatures.
+
+        Returns:
+            tuple[Tensor, dict]: the reduced loss, and the diagnostics of the E-step.
+        """
+        improved, _ = self._improve(tensordict)
+        loss, readings = self._temperature_terms(improved)
+        return self._reduce_loss(loss, tensordict), readings
+
+    def actor_loss(self, tensordict: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
+        """Part 4 alone: the loss of the policy, on a fresh E-step unless the batch has one.
+
+        Returns:
+            tuple[Tensor, dict]: the reduced loss, and the KLs, ``[*B, A]`` or ``[*B]``,
+            detached, as :meth:`alpha_loss` wants them, with the other diagnostics.
+        """
+        improved, reference = self._improve(tensordict)
+        fit = self._fit(tensordict, improved, reference)
+        loss, _ = self._policy_terms(fit)
+        return self._reduce_loss(loss, tensordict), self._fit_readings(fit)
+
+    def alpha_loss(self, tensordict: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
+        """Part 3 alone, its second half: the loss of the KL multipliers.
+
+        Returns:
+            tuple[Tensor, dict]: the reduced loss, and the diagnostics of the M-step.
+        """
+        improved, reference = self._improve(tensordict)
+        fit = self._fit(tensordict, improved, reference)
+        _, loss = self._policy_terms(fit)
+        return self._reduce_loss(loss, tensordict), self._fit_readings(fit)
+
+    # -- the steps ------------------------------------------------------------------------
+
+    def _policy(self, states: TensorDictBase, params: TensorDictBase) -> d.Distribution:
+        with params.to_module(self.actor_network, preserve_module_state=False):
+            return self.actor_network.get_dist(states)
+
+    def _states(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """A copy of what the networks read of the states, which they may write into."""
+        keys = [k for k in self.critic.in_keys if k != self.tensor_keys.action]
+        return tensordict.select(*self.actor_network.in_keys, *keys, strict=False)
+
+    def _score(self, states: TensorDictBase, action: Tensor, params: TensorDictBase) -> Tensor:
+        """Pessimistic values of ``N`` actions a state: ``[*B, N, A]`` to ``[*B, N]``."""
+        batch_dims, num_samples = action.ndim - 2, action.shape[-2]
+        sampled = TensorDict({self.tensor_keys.action: action}, batch_size=action.shape[:-1])
+        for key in self.critic.in_keys:
+            if key != self.tensor_keys.action:
+                state = states.get(key).unsqueeze(batch_dims)
+                sampled.set(
+                    key,
+                    state.expand(
+                        *state.shape[:batch_dims], num_samples, *state.shape[batch_dims + 1 :]
+                    ),
+                )
+        prediction = self.critic.predict(sampled, params, vmap_randomness=self._vmap_mode(action))
+        return self.critic.value(prediction)
+
+    @torch.no_grad()
+    def _value_target(self, tensordict: TensorDictBase) -> Tensor:
+        """The critic's target ``[*B]``: rewards and the value of the next state."""
+        keys = self.tensor_keys
+        bootstrapped = tensordict.copy()
+        states = self._states(bootstrapped.get("next"))
+        policy = self._policy(states, self.target_actor_network_params)
+        action = draw_actions(policy, self.num_bootstrap_samples)["action"]
+        value = self._score(states, action, self.target_qvalue_network_params)
+        reward = tensordict.get(next_key(keys.reward))
+        checks.require_reward_shape(keys.reward, reward.shape, value.shape[:-1])
+        taken = tensordict.get(keys.action)
+        checks.require_action_shape(keys.action, taken.shape, (*value.shape[:-1], action.shape[-1]))
+        bootstrapped.set(next_key(keys.value), value.mean(-1, keepdim=True))
+        return self.value_estimator.value_estimate(bootstrapped).squeeze(-1)
+
+    @torch.no_grad()
+    def _improve(self, tensordict: TensorDictBase) -> tuple[TensorDictBase, d.Distribution]:
+        """The E-step and the reference policy it drew from."""
+        states = self._states(tensordict)
+        reference = self._policy(states, self.target_actor_network_params)
+        target = self.e_step_critic == "target"
+        params = self.target_qvalue_network_params if target else self.qvalue_network_params
+        improved = self._e_step(
+            reference,
+            lambda action: self._score(states, action, params),
+            tensordict.get(self.tensor_keys.e_step, None),
+        )
+        return improved, reference
+
+    def _temperature_terms(self, improved: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
+        q_value = improved.get("state_action_value")
+        loss = self.temperature.loss(q_value)
+        readings = {"temperature": self.temperature(q_value).detach()}
+        if self._e_step.penalty is not None:
+            cost = self._e_step.penalty.cost(improved.get("action"))
+            loss = loss + self._e_step.penalty.loss(cost)
+            readings["penalty_temperature"] = self._e_step.penalty(cost).detach()
+        # The KL that epsilon bounds is that of the values alone, without the penalty.
+        weight = nonparametric_weights(q_value, readings["temperature"])
+        readings["kl_e_step"] = nonparametric_kl(weight)
+        readings["effective_sample_size"] = effective_sample_size(improved.get("weight"))
+        return loss, readings
+
+    def _fit(
+        self, tensordict: TensorDictBase, improved: TensorDictBase, reference: d.Distribution
+    ) -> Fit:
+        policy = self._policy(self._states(tensordict), self.actor_network_params)
+        return self._m_step(improved, policy, reference)
+
+    def _policy_terms(self, fit: Fit) -> tuple[Tensor, Tensor]:
+        loss_actor, loss_alpha = fit.nll, torch.zeros_like(fit.nll)
+        for name, multiplier in self._m_step.multipliers.items():
+            loss_actor = loss_actor + multiplier.penalty(fit.kl[name])
+            loss_alpha = loss_alpha + multiplier.loss(fit.kl[name])
+        return loss_actor, loss_alpha
+
+    def _fit_readings(self, fit: Fit) -> dict[str, Tensor]:
+        readings = {f"kl_{name}": kl.detach() for name, kl in fit.kl.items()}
+        for name in self._m_step.multipliers:
+            readings[f"alpha_{name}"] = self._modules[f"alpha_{name}"]().detach()
+        return {**readings, **fit.readings}
+
+    # -- input and output -----------------------------------------------------------------
+
+    def _vmap_mode(self, like: Tensor) -> str | None:
+        loop = self.deactivate_vmap or like.device.type == "cpu"
+        return None if loop else self.vmap_randomness
+
+    def _make_vmap(self) -> None:
+        """Nothing to prepare: ``set_vmap_randomness`` acts at the next call."""
+
+    def _check(self, tensordict: TensorDictBase) -> None:
+        terminated = next_key(self.tensor_keys.terminated)
+        checks.require_keys(tensordict, [key for key in self.in_keys if key != terminated])
+        if not self._seen_finite_batch and not torch.compiler.is_compiling():
+            # Only once: looking at values makes an accelerator wait.
+            checks.require_finite(tensordict, self.in_keys)
+            self._seen_finite_batch = True
+
+    def _batch_view(self, tensordict: TensorDictBase, batch: torch.Size) -> TensorDictBase:
+        """The batch with the batch size of its states, whatever its owner declared."""
+        if tensordict.batch_size == batch:
+            return tensordict
+        return TensorDict({k: tensordict.get(k) for k in self.critic.in_keys}, batch_size=batch)
+
+    def _output(
+        self,
+        tensordict: TensorDictBase,
+        losses: dict[str, Tensor],
+        readings: dict[str, Tensor],
+    ) -> TensorDictBase:
+        per_state = self.reduction == "none"
+        output = TensorDict(losses, losses["loss_actor"].shape if per_state else ())
+        for key in self.out_keys:
+            reading = readings.get(key)
+            if reading is not None:
+                scalar = self._mean_reading(key, reading, tensordict)
+                output.set_non_tensor(key, scalar) if per_state else output.set(key, scalar)
+        self._clear_weakrefs(
+            tensordict,
+            output,
+            "actor_network_params",
+            "qvalue_network_params",
+            "target_actor_network_params",
+            "target_qvalue_network_params",
+        )
+        return output
+
+    def _mean_reading(self, key: str, reading: Tensor, tensordict: TensorDictBase) -> Tensor:
+        """One number to plot, over the states that the losses count."""
+        if key in self._multipliers():
+            return reading.mean()
+        return self._reduce_loss(reading, tensordict, reduction="mean")

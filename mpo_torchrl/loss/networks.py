@@ -1,0 +1,63 @@
+"""The user's networks on their way into a loss."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase, unravel_key
+from tensordict.nn import ProbabilisticTensorDictModule
+from torch import nn
+
+
+def next_key(key: NestedKey) -> NestedKey:
+    """The key of an entry at the next step."""
+    return unravel_key(("next", key))
+
+
+def sampling_module(actor_network: nn.Module) -> ProbabilisticTensorDictModule:
+    """The module that turns the actor's outputs into a distribution.
+
+    Raises:
+        TypeError: if the actor is deterministic.
+    """
+    found = [m for m in actor_network.modules() if isinstance(m, ProbabilisticTensorDictModule)]
+    if not found or not hasattr(actor_network, "get_dist"):
+        raise TypeError(
+            "actor_network must be a stochastic policy with get_dist, such as torchrl's "
+            f"ProbabilisticActor, got {type(actor_network).__name__}."
+        )
+    return found[-1]
+
+
+def count_critics(num_networks: int, num_qvalue_nets: int | None) -> int:
+    """How many critics there are: as asked, else two of one network or one of each in a list.
+
+    Raises:
+        ValueError: if the number asked for is not that of the list, or below 1.
+    """
+    if num_qvalue_nets is None:
+        return num_networks if num_networks > 1 else 2
+    if num_qvalue_nets < 1 or num_networks not in (1, num_qvalue_nets):
+        raise ValueError(
+            f"num_qvalue_nets={num_qvalue_nets} does not fit the {num_networks} critic(s) given; "
+            "give one network, or a list of as many as num_qvalue_nets, which is at least 1."
+        )
+    return num_qvalue_nets
+
+
+@torch.no_grad()
+def reset_network(network: nn.Module, params: TensorDictBase) -> None:
+    """Draws the parameters anew, each member of an ensemble on its own.
+
+    TorchRL resets an ensemble's stacked weights in one go, whose first dimension then counts
+    as fan-in: layers come out too small.
+    """
+    fresh = deepcopy(network)
+    members = params.data.unbind(0) if params.batch_dims else (params.data,)
+    for member in members:
+        with member.clone().to_module(fresh, preserve_module_state=False):
+            for module in fresh.modules():
+                if hasattr(module, "reset_parameters"):
+                    module.reset_parameters()
+            member.update_(TensorDict.from_module(fresh).data)

@@ -1,0 +1,56 @@
+"""The parts that a loss builds from plain numbers when it is not handed its own."""
+
+from __future__ import annotations
+
+from mpo_torchrl.dual import ActionPenalty, KLMultiplier, Temperature
+from mpo_torchrl.dual.multiplier import Parametrization
+from mpo_torchrl.e_step import SampledEStep
+from mpo_torchrl.loss.action_space import ActionSpace
+from mpo_torchrl.m_step import DistributionMStep, GaussianMStep
+
+
+def make_e_step(
+    space: ActionSpace,
+    num_action_samples: int,
+    epsilon: float,
+    init_temperature: float,
+    epsilon_penalty: float | None,
+    init_penalty_temperature: float,
+    parametrization: Parametrization,
+) -> SampledEStep:
+    """Part 2 with its temperature, and with a penalty if the policy can leave its space."""
+    temperature = Temperature(epsilon, init_temperature, parametrization=parametrization)
+    penalty = None
+    gaussian = space.gaussian
+    if epsilon_penalty is not None and gaussian is not None and not gaussian.transforms:
+        penalty = ActionPenalty(
+            epsilon_penalty,
+            init_penalty_temperature,
+            *space.bounds(),
+            parametrization=parametrization,
+        )
+    return SampledEStep(temperature, num_action_samples=num_action_samples, penalty=penalty)
+
+
+def make_m_step(
+    space: ActionSpace,
+    epsilon: dict[str, float],
+    init_alpha: dict[str, float],
+    per_dim_constraining: bool,
+    parametrization: Parametrization,
+) -> GaussianMStep | DistributionMStep:
+    """Part 4 with its multipliers, decoupled if there is a Gaussian at the policy's base."""
+
+    def multiplier(name: str, shape: tuple[int, ...]) -> KLMultiplier:
+        return KLMultiplier(
+            epsilon[name],
+            init_alpha[name],
+            shape=shape,
+            parametrization=parametrization,
+            name=f"epsilon_{name}",
+        )
+
+    if space.gaussian is None:
+        return DistributionMStep(multiplier("policy", ()))
+    shape = (space.size,) if per_dim_constraining else ()
+    return GaussianMStep(multiplier("mean", shape), multiplier("stddev", shape))

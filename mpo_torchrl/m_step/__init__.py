@@ -1,0 +1,9 @@
+"""Part 4, the M-step: the policy that best matches the weights inside the trust region."""
+
+from __future__ import annotations
+
+from mpo_torchrl.m_step.distribution import DistributionMStep
+from mpo_torchrl.m_step.fit import Fit
+from mpo_torchrl.m_step.gaussian import GaussianMStep
+
+__all__ = ["DistributionMStep", "Fit", "GaussianMStep"]

@@ -1,0 +1,116 @@
+"""The M-step of a Gaussian policy, mean and stddev bounded apart."""
+
+from __future__ import annotations
+
+import math
+
+from tensordict import TensorDictBase
+from torch import Tensor, nn
+from torch import distributions as d
+
+from mpo_torchrl.distributions import gaussian_base
+from mpo_torchrl.dual import KLMultiplier
+from mpo_torchrl.functional import decoupled_gaussian_kl, decoupled_gaussian_nll
+from mpo_torchrl.m_step.fit import Fit
+
+
+class GaussianMStep(nn.Module):
+    r"""Fits a Gaussian, or any bijection of one, to the weighted actions.
+
+    The fit is that of :func:`~mpo_torchrl.functional.decoupled_gaussian_nll`, the two
+    constraints those of :func:`~mpo_torchrl.functional.decoupled_gaussian_kl`. A squashed
+    policy is fitted before its squashing, which is exact: the KL of two squashed Gaussians is
+    that of their bases, and the Jacobian does not depend on the policy.
+    From `Abdolmaleki et al. (2018) <https://arxiv.org/abs/1812.02256>`_.
+
+    Args:
+        alpha_mean (KLMultiplier): dual of the bound on the means.
+        alpha_stddev (KLMultiplier): dual of the bound on the stddevs. Each of shape ``(A,)``
+            bounds every action dimension, of shape ``()`` their sum.
+
+    Raises:
+        ValueError: at the first call, if a multiplier does not match the action's size.
+
+    Examples:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from torchrl.modules import IndependentNormal
+        >>> from mpo_torchrl.dual import KLMultiplier
+        >>> from mpo_torchrl.m_step import GaussianMStep
+        >>> m_step = GaussianMStep(KLMultiplier(0.1, 1.0, shape=(2,)), KLMultiplier(1e-3, 1.0))
+        >>> loc, scale = torch.zeros(5, 2), torch.ones(5, 2)
+        >>> improved = TensorDict(loc=loc, scale=scale, action=torch.randn(5, 4, 2))
+        >>> improved["weight"] = torch.full((5, 4), 0.25)
+        >>> fit = m_step(improved, IndependentNormal(loc + 0.1, scale))
+        >>> fit.nll.shape, fit.kl["mean"].shape, fit.kl["stddev"].shape
+        (torch.Size([5]), torch.Size([5, 2]), torch.Size([5]))
+    """
+
+    readings = ("entropy", "policy_stddev")
+
+    def __init__(self, alpha_mean: KLMultiplier, alpha_stddev: KLMultiplier) -> None:
+        super().__init__()
+        self.multipliers = nn.ModuleDict({"mean": alpha_mean, "stddev": alpha_stddev})
+
+    def forward(
+        self,
+        improved: TensorDictBase,
+        policy: d.Distribution,
+        reference: d.Distribution | None = None,
+    ) -> Fit:
+        """Compares the online policy with the result of the E-step.
+
+        Args:
+            improved (TensorDictBase): ``"action"`` (or ``"base_action"``) ``[*B, N, A]``,
+                ``"weight"`` ``[*B, N]``, ``"loc"`` and ``"scale"`` of the reference
+                ``[*B, A]``.
+            policy (Distribution): the online policy, batch ``[*B]``.
+            reference (Distribution, optional): not needed, its mean and stddev are.
+
+        Returns:
+            Fit: with the constraints ``"mean"`` and ``"stddev"``.
+
+        Raises:
+            TypeError: if the policy has no Gaussian at its base.
+            ValueError: if a squashed policy comes without ``"base_action"``.
+        """
+        base = gaussian_base(policy)
+        if base is None:
+            raise TypeError(
+                "GaussianMStep fits Gaussians and bijections of them, got "
+                f"{type(policy).__name__}; use DistributionMStep."
+            )
+        if base.transforms and improved.get("base_action", None) is None:
+            raise ValueError(
+                "the M-step of a squashed policy fits the samples before the squashing; put "
+                "them under 'base_action' beside 'action'."
+            )
+        action = improved.get("base_action" if base.transforms else "action")
+        loc_ref, scale_ref = improved.get("loc"), improved.get("scale")
+        nll = decoupled_gaussian_nll(
+            action, improved.get("weight"), loc_ref, scale_ref, base.loc, base.scale
+        )
+        kl_mean, kl_stddev = decoupled_gaussian_kl(loc_ref, scale_ref, base.loc, base.scale)
+        scale = base.scale.detach()
+        return Fit(
+            nll,
+            {
+                "mean": self._per_constraint("mean", kl_mean),
+                "stddev": self._per_constraint("stddev", kl_stddev),
+            },
+            {
+                "entropy": (scale.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(-1),
+                "policy_stddev": scale.mean(-1),
+            },
+        )
+
+    def _per_constraint(self, name: str, kl: Tensor) -> Tensor:
+        shape = self.multipliers[name].raw.shape
+        if not shape:
+            return kl.sum(-1)
+        if shape != kl.shape[-1:]:
+            raise ValueError(
+                f"alpha_{name} has {shape[0]} multipliers and the policy {kl.shape[-1]} action "
+                "dimensions; pass the action_spec of this policy."
+            )
+        return kl

@@ -1,0 +1,112 @@
+"""Action-value networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tensordict import NestedKey
+from torch import Tensor, nn
+from torchrl.data import TensorSpec
+from torchrl.modules import ValueOperator
+
+from mpo_torchrl.modules.bounds import action_range
+from mpo_torchrl.modules.mlp import make_mlp
+
+
+class ActionValueMLP(nn.Module):
+    """The value of an action in a state, the action clipped to its bounds.
+
+    What lies outside the bounds acts as the bound itself does, so the critic shall not tell
+    them apart; an unsquashed policy learns to stay inside from its penalty. Actions enter the
+    network as fractions of half their range.
+
+    Args:
+        observation_size (int): size of the observation vector.
+        action_spec (TensorSpec): the action's spec, ``[A]``.
+
+    Keyword Args:
+        num_cells (sequence of int): width of each hidden layer.
+        layer_norm (bool): see :func:`~mpo_torchrl.modules.make_mlp`.
+
+    Examples:
+        >>> import torch
+        >>> from torchrl.data import Bounded
+        >>> from mpo_torchrl.modules import ActionValueMLP
+        >>> network = ActionValueMLP(3, Bounded(-2.0, 2.0, shape=(1,)))
+        >>> network(torch.zeros(5, 3), torch.zeros(5, 1)).shape
+        torch.Size([5, 1])
+    """
+
+    middle: Tensor
+    half_range: Tensor
+
+    def __init__(
+        self,
+        observation_size: int,
+        action_spec: TensorSpec,
+        *,
+        num_cells: Sequence[int] = (256, 256),
+        layer_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        middle, half_range, self.bounded = action_range(action_spec)
+        self.register_buffer("middle", middle)
+        self.register_buffer("half_range", half_range)
+        size = action_spec.shape[-1]
+        self.body = make_mlp(observation_size + size, 1, num_cells, layer_norm=layer_norm)
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Values ``[*B, 1]`` of actions ``[*B, A]`` in states ``[*B, O]``."""
+        action = (action - self.middle) / self.half_range
+        if self.bounded:
+            action = action.clamp(-1.0, 1.0)
+        return self.body(torch.cat([observation, action], dim=-1))
+
+
+def make_critics(
+    observation_size: int,
+    action_spec: TensorSpec,
+    *,
+    num_critics: int = 2,
+    num_cells: Sequence[int] = (256, 256),
+    layer_norm: bool = True,
+    in_key: NestedKey = "observation",
+    action_key: NestedKey = "action",
+) -> list[ValueOperator]:
+    """Critics that start from different draws.
+
+    Args:
+        observation_size (int): size of the observation vector.
+        action_spec (TensorSpec): the action's spec, ``[A]``.
+
+    Keyword Args:
+        num_critics (int): how many, at least 1.
+        num_cells (sequence of int): width of each hidden layer.
+        layer_norm (bool): see :func:`~mpo_torchrl.modules.make_mlp`.
+        in_key (NestedKey): where the observation is.
+        action_key (NestedKey): where the action is.
+
+    Returns:
+        list[ValueOperator]: each writes ``"state_action_value"`` ``[*B, 1]``.
+
+    Raises:
+        ValueError: if ``num_critics`` is below 1.
+
+    Examples:
+        >>> from torchrl.data import Bounded
+        >>> from mpo_torchrl.modules import make_critics
+        >>> len(make_critics(3, Bounded(-2.0, 2.0, shape=(1,))))
+        2
+    """
+    if num_critics < 1:
+        raise ValueError(f"num_critics must be at least 1, got {num_critics}.")
+    return [
+        ValueOperator(
+            ActionValueMLP(
+                observation_size, action_spec, num_cells=num_cells, layer_norm=layer_norm
+            ),
+            in_keys=[in_key, action_key],
+        )
+        for _ in range(num_critics)
+    ]

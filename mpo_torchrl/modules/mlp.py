@@ -1,0 +1,47 @@
+"""The network body that MPO is usually run with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+
+def make_mlp(
+    in_features: int,
+    out_features: int,
+    num_cells: Sequence[int] = (256, 256),
+    *,
+    layer_norm: bool = True,
+) -> nn.Sequential:
+    """A multilayer perceptron whose first layer is normalised and bounded.
+
+    Linear, LayerNorm and tanh first, then linear layers with ELU, then a linear output: the
+    network of `Hoffman et al. (2020) <https://arxiv.org/abs/2006.00979>`_. Without
+    ``layer_norm`` every hidden layer is followed by ELU alone.
+
+    Args:
+        in_features (int): size of the input.
+        out_features (int): size of the output.
+        num_cells (sequence of int): width of each hidden layer, at least one.
+
+    Keyword Args:
+        layer_norm (bool): normalise the first layer.
+
+    Raises:
+        ValueError: if there is no hidden layer.
+
+    Examples:
+        >>> import torch
+        >>> from mpo_torchrl.modules import make_mlp
+        >>> make_mlp(3, 2, num_cells=(16, 16))(torch.zeros(5, 3)).shape
+        torch.Size([5, 2])
+    """
+    if not num_cells:
+        raise ValueError("num_cells must name at least one hidden layer, got none.")
+    first = nn.Linear(in_features, num_cells[0])
+    layers: list[nn.Module] = [first]
+    layers += [nn.LayerNorm(num_cells[0]), nn.Tanh()] if layer_norm else [nn.ELU()]
+    for width, next_width in zip(num_cells[:-1], num_cells[1:], strict=True):
+        layers += [nn.Linear(width, next_width), nn.ELU()]
+    return nn.Sequential(*layers, nn.Linear(num_cells[-1], out_features))
