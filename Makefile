@@ -13,7 +13,7 @@ ARGS ?=
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint types pytest bench clean
+.PHONY: help train test lint types pytest bench profile clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */:/' | \
@@ -36,7 +36,10 @@ pytest: $(VENV)/installed  ## tests alone, pytest options in ARGS="..."
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) -m pytest -q -n 2 $(ARGS)
 
 bench: $(VENV)/installed-bench  ## measure against the peers: table here, JSON in benchmarks/results.json
-	@$(PY) -m pytest benchmarks -q --benchmark-quiet --benchmark-json benchmarks/results.json $(ARGS)
+	@$(PY) -m pytest benchmarks -q --disable-warnings --benchmark-quiet --benchmark-json benchmarks/results.json $(ARGS)
+
+profile: $(VENV)/installed-bench  ## where the time of an update goes, by part
+	@$(PY) -m benchmarks.profile_parts
 
 clean:  ## remove the environment and all caches
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

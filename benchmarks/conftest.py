@@ -49,28 +49,32 @@ def report(request: pytest.FixtureRequest) -> Callable[..., None]:
 
 
 @pytest.fixture
-def alternate(benchmark: Any) -> Callable[..., tuple[float, float]]:
-    """Median seconds of two functions measured in turn: ``alternate(ours, peer, rounds=50)``.
+def alternate(benchmark: Any) -> Callable[..., list[float]]:
+    """Median seconds of functions measured in turn: ``alternate(ours, *peers, rounds=50)``.
 
     The speed of a machine drifts while it is measured, and a ratio of two medians taken one after
-    the other drifts with it. So the peer runs in the setup of every round of pytest-benchmark,
+    the other drifts with it. So the peers run in the setup of every round of pytest-benchmark,
     which does not time it; we do.
     """
 
     def measure(
-        ours: Callable[[], object], peer: Callable[[], object], *, rounds: int, warmup: int = 5
-    ) -> tuple[float, float]:
-        seconds: list[float] = []
+        ours: Callable[[], object],
+        *peers: Callable[[], object],
+        rounds: int,
+        warmup: int = 5,
+    ) -> list[float]:
+        seconds: list[list[float]] = [[] for _ in peers]
 
-        def run_peer() -> None:
-            start = perf_counter()
-            peer()
-            seconds.append(perf_counter() - start)
+        def run_peers() -> None:
+            for peer, readings in zip(peers, seconds, strict=True):
+                start = perf_counter()
+                peer()
+                readings.append(perf_counter() - start)
 
-        benchmark.pedantic(ours, setup=run_peer, rounds=rounds, warmup_rounds=warmup)
-        peer_median = statistics.median(seconds[warmup:])
-        benchmark.extra_info["peer_median"] = peer_median
-        return benchmark.stats.stats.median, peer_median
+        benchmark.pedantic(ours, setup=run_peers, rounds=rounds, warmup_rounds=warmup)
+        medians = [statistics.median(readings[warmup:]) for readings in seconds]
+        benchmark.extra_info["peer_medians"] = medians
+        return [benchmark.stats.stats.median, *medians]
 
     return measure
 
