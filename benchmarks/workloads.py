@@ -93,7 +93,7 @@ def mpo_update(
 ) -> Update:
     """Our update, with the settings that are our defaults."""
     loss = MPOLoss(*make_networks(shape), num_action_samples=num_action_samples, **settings)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": list(loss.network_parameters())},
         {"params": list(loss.dual_parameters()), "lr": 1e-2},
     ]
