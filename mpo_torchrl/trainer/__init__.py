@@ -1,0 +1,65 @@
+"""Runs: settings, and the blocks that recipes and :class:`MPOTrainer` are both made of."""
+
+from __future__ import annotations
+
+from mpo_torchrl.trainer.checkpoint import load_checkpoint, read_config, save_checkpoint
+from mpo_torchrl.trainer.collection import (
+    NonFiniteError,
+    finished_returns,
+    make_collector,
+    make_replay_buffer,
+    transitions,
+)
+from mpo_torchrl.trainer.config import MPOConfig, SettingError
+from mpo_torchrl.trainer.environment import make_env
+from mpo_torchrl.trainer.evaluation import evaluate, make_evaluation_env
+from mpo_torchrl.trainer.interrupt import stop_request
+from mpo_torchrl.trainer.learning import (
+    diagnose,
+    is_finite,
+    make_loss,
+    make_optimizer,
+    make_target_updater,
+    total_loss,
+)
+from mpo_torchrl.trainer.policy import MeanPolicy
+from mpo_torchrl.trainer.results import (
+    final_metrics,
+    make_run_dir,
+    progress_line,
+    progress_row,
+    write_metrics,
+)
+from mpo_torchrl.trainer.seeding import seed_everything
+from mpo_torchrl.trainer.table_logger import TableLogger
+
+__all__ = [
+    "MPOConfig",
+    "MeanPolicy",
+    "NonFiniteError",
+    "SettingError",
+    "TableLogger",
+    "diagnose",
+    "evaluate",
+    "final_metrics",
+    "finished_returns",
+    "is_finite",
+    "load_checkpoint",
+    "make_collector",
+    "make_env",
+    "make_evaluation_env",
+    "make_loss",
+    "make_optimizer",
+    "make_replay_buffer",
+    "make_run_dir",
+    "make_target_updater",
+    "progress_line",
+    "progress_row",
+    "read_config",
+    "save_checkpoint",
+    "seed_everything",
+    "stop_request",
+    "total_loss",
+    "transitions",
+    "write_metrics",
+]

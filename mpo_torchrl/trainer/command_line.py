@@ -1,0 +1,132 @@
+"""Settings from the command line: Hydra, with one sentence where a setting is wrong.
+
+Needs Hydra, from the ``recipes`` extra.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torchrl import torchrl_logger
+from torchrl.checkpoint import CheckpointError
+
+from mpo_torchrl.trainer.collection import NonFiniteError
+from mpo_torchrl.trainer.config import (
+    MPOConfig,
+    SettingError,
+    check_name,
+    describe_settings,
+    valid_range,
+)
+
+_USAGE = """{program}: {purpose}
+
+  python {program} [setting=value ...]
+  python {program} --multirun seed=0,1,2
+  python {program} --config-dir FOLDER --config-name NAME   (your own NAME.yaml; its first line:
+                                                             defaults: [mpo, _self_])
+
+Settings: name, default, meaning [valid]
+{settings}
+
+Everything else that Hydra can do: --hydra-help"""
+
+
+def run_from_command_line(
+    train: Callable[[MPOConfig], Mapping[str, Any]], config_dir: Path, purpose: str
+) -> None:
+    """Call ``train`` with the settings of the command line; print ``mean_reward`` last.
+
+    A wrong setting ends the program with one sentence on stderr and exit code 2, a run that cannot
+    go on with one sentence and exit code 1.
+
+    Args:
+        train (callable): the recipe.
+        config_dir (Path): folder of ``mpo.yaml``.
+        purpose (str): one sentence for ``--help``.
+    """
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        program = os.path.relpath(sys.argv[0])
+        print(_USAGE.format(program=program, purpose=purpose, settings=describe_settings()))
+        return
+    torchrl_logger.setLevel(logging.WARNING)
+    for handler in torchrl_logger.handlers:  # TorchRL talks on stdout, which is for results
+        handler.setStream(sys.stderr)  # type: ignore[attr-defined]
+    ConfigStore.instance().store(name="mpo_settings", node=MPOConfig)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them
+
+    def job(settings: DictConfig) -> float:
+        metrics = train(_to_config(settings))
+        print(f"mean_reward: {metrics['mean_reward']}", flush=True)
+        return metrics["mean_reward"]
+
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            _check_names(arguments)
+            sys.argv[1:] = [*_keep_out_of_sight(scratch), *arguments]
+            hydra.main(version_base="1.3", config_path=str(config_dir), config_name="mpo")(job)()
+        except SettingError as error:
+            _stop(error, 2)
+        except (HydraException, OmegaConfBaseException) as error:
+            _stop(_translate(error), 2)
+        except (NonFiniteError, CheckpointError, OSError) as error:
+            _stop(error, 1)
+
+
+def _to_config(settings: DictConfig) -> MPOConfig:
+    values: dict[str, Any] = OmegaConf.to_container(settings, resolve=True)  # type: ignore[assignment]
+    if OmegaConf.get_type(settings) is not MPOConfig:
+        raise SettingError("the YAML file must begin with the line 'defaults: [mpo, _self_]'.")
+    return MPOConfig.from_mapping(values)
+
+
+def _check_names(arguments: list[str]) -> None:
+    """Name the nearest setting where Hydra would only say that a key is not in the struct."""
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        if equals and not name.startswith(("-", "hydra")):
+            check_name(name.lstrip("+~"))
+
+
+def _keep_out_of_sight(scratch: str) -> list[str]:
+    """Hydra's own files and log lines are not results."""
+    return [
+        "hydra.output_subdir=null",
+        f"hydra.run.dir={scratch}",
+        f"hydra.sweep.dir={scratch}",
+        "hydra.sweep.subdir=.",
+        "hydra/job_logging=none",
+        "hydra/hydra_logging=none",
+    ]
+
+
+def _translate(error: Exception) -> str:
+    """One sentence for what Hydra or OmegaConf found; a setting's name brings its valid range."""
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    reason = str(cause).strip().splitlines()[0]
+    fields = {field.name: field for field in dataclasses.fields(MPOConfig)}
+    name = getattr(cause, "full_key", None)
+    if name in fields:
+        return f"{name} must be {valid_range(fields[name])}: {reason}"
+    return reason
+
+
+def _stop(error: object, code: int) -> NoReturn:
+    sentence = " ".join(str(error).split())
+    print(f"error: {sentence}", file=sys.stderr)
+    raise SystemExit(code)

@@ -1,0 +1,235 @@
+"""The settings of a run, checked in one place.
+
+:class:`MPOConfig` is flat: the same names serve the command line (``key=value``), a YAML file and
+Python. A setting carries its default, its meaning and its valid range side by side; ``--help`` and
+the error texts are read from there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+
+class SettingError(ValueError):
+    """A setting that is unknown or impossible, in one sentence."""
+
+
+# Annotation -> type and words. A bool is no number here, although Python counts with it.
+_KINDS: dict[str, tuple[type, str]] = {
+    "int": (int, "a whole number"),
+    "float": (float, "a number"),
+    "bool": (bool, "true or false"),
+    "str": (str, "text"),
+}
+
+
+def setting(
+    default: Any,
+    meaning: str,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """One field of :class:`MPOConfig`: default, meaning in one line, and the values it may take."""
+    limits = {"above": above, "at_least": at_least, "at_most": at_most, "choices": choices}
+    return dataclasses.field(default=default, metadata={"meaning": meaning, **limits})
+
+
+@dataclasses.dataclass(kw_only=True)
+class MPOConfig:
+    """Every setting of an MPO run on one environment.
+
+    Construction checks each value alone, then those that must fit together; a :class:`SettingError`
+    names the setting, what was found and what is valid. ``python recipes/mpo.py --help`` prints
+    the table.
+
+    Examples:
+        >>> MPOConfig(env="Pendulum-v1", seed=1).learning_rate
+        0.0003
+        >>> MPOConfig(gamma=1.5)
+        Traceback (most recent call last):
+        ...
+        mpo_torchrl.trainer.config.SettingError: gamma must be a number >= 0 and <= 1, got 1.5.
+        >>> MPOConfig.from_mapping({"gama": 0.9})
+        Traceback (most recent call last):
+        ...
+        mpo_torchrl.trainer.config.SettingError: 'gama' is not a setting; the nearest one is 'gamma'.
+    """
+
+    # The run
+    env: str = setting("Pendulum-v1", "Gymnasium id of the environment")
+    seed: int = setting(
+        42, "seeds networks, environment, actions and replay", at_least=0, at_most=2**31 - 1
+    )
+    total_timesteps: int = setting(20_000, "environment steps of the whole run", at_least=1)
+    run_dir: str = setting("", "folder of the results; empty: runs/<env>-<seed>-<time>")
+    device: str = setting("cpu", "where networks and updates live: cpu, cuda, cuda:1, ...")
+    num_threads: int = setting(
+        0, "threads of one torch operation; 0 leaves torch's choice", at_least=0
+    )
+    progress_bar: bool = setting(True, "show a progress bar")
+    # Networks
+    hidden: int = setting(256, "width of the two hidden layers of actor and critics", at_least=1)
+    layer_norm: bool = setting(True, "LayerNorm and tanh after the first layer of every network")
+    num_critics: int = setting(2, "critics whose minimum scores an action", at_least=1)
+    policy: str = setting(
+        "gaussian",
+        "gaussian is unsquashed, tanh_normal squashed",
+        choices=("gaussian", "tanh_normal"),
+    )
+    init_stddev: float = setting(
+        0.5, "stddev of the policy at the start, in halves of the action range", above=1e-4
+    )
+    # Learning
+    learning_rate: float = setting(3e-4, "Adam, actor and critics", above=0)
+    dual_lr: float = setting(1e-2, "Adam, temperatures and KL multipliers", above=0)
+    batch_size: int = setting(256, "transitions in one update", at_least=1)
+    buffer_size: int = setting(1_000_000, "transitions kept for replay", at_least=1)
+    learning_starts: int = setting(
+        1000, "uniformly random steps before the first update", at_least=0
+    )
+    steps_per_batch: int = setting(
+        10, "environment steps collected between two rounds of updates", at_least=1
+    )
+    utd_ratio: float = setting(1.0, "updates per environment step", above=0)
+    gamma: float = setting(0.99, "discount", at_least=0, at_most=1)
+    tau: float = setting(0.005, "Polyak step of the targets after each update", above=0, at_most=1)
+    # MPO
+    n_action_samples: int = setting(20, "actions per state in the E-step (N)", at_least=1)
+    n_bootstrap_samples: int = setting(
+        1, "actions per next state in the critic's target", at_least=1
+    )
+    e_step_critic: str = setting(
+        "online", "critics that score the samples", choices=("online", "target")
+    )
+    epsilon: float = setting(0.1, "E-step bound: KL of the weights, nats", above=0)
+    epsilon_mean: float = setting(
+        0.1, "M-step bound: KL of the mean, nats per action dimension", above=0
+    )
+    epsilon_stddev: float = setting(
+        1e-3, "M-step bound: KL of the stddev, nats per action dimension", above=0
+    )
+    epsilon_penalty: float = setting(
+        0.001, "bound of the action penalty (gaussian policy only), nats", above=0
+    )
+    init_temperature: float = setting(1.0, "E-step temperature at the start", above=0)
+    init_alpha_mean: float = setting(1.0, "multiplier of the mean's KL at the start", above=0)
+    init_alpha_stddev: float = setting(10.0, "multiplier of the stddev's KL at the start", above=0)
+    # Evaluation
+    eval_every: int = setting(
+        2000, "environment steps between two evaluations and checkpoints", at_least=1
+    )
+    eval_episodes: int = setting(
+        10, "episodes of one evaluation, played with the mean action", at_least=1
+    )
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            setattr(self, field.name, _checked(field, getattr(self, field.name)))
+        if self.total_timesteps < self.random_steps:
+            raise SettingError(
+                f"total_timesteps must be >= learning_starts ({self.random_steps} in whole "
+                f"batches), or no update ever happens, got {self.total_timesteps}."
+            )
+        if self.buffer_size < self.batch_size:
+            raise SettingError(
+                f"buffer_size must be >= batch_size ({self.batch_size}), got {self.buffer_size}."
+            )
+        _check_device(self.device)
+        updates = self.utd_ratio * self.steps_per_batch
+        if not math.isclose(updates, max(1, round(updates))):
+            raise SettingError(
+                f"utd_ratio * steps_per_batch must be a whole number of updates >= 1, "
+                f"got {self.utd_ratio} * {self.steps_per_batch}."
+            )
+
+    @property
+    def updates_per_batch(self) -> int:
+        """Updates after each collected batch."""
+        return round(self.utd_ratio * self.steps_per_batch)
+
+    @property
+    def random_steps(self) -> int:
+        """``learning_starts``, rounded up to whole collected batches."""
+        return -(-self.learning_starts // self.steps_per_batch) * self.steps_per_batch
+
+    @classmethod
+    def from_mapping(cls, settings: Mapping[str, Any]) -> MPOConfig:
+        """Settings from a mapping; an unknown name raises and the nearest valid one is named."""
+        for name in settings:
+            check_name(name)
+        return cls(**settings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as plain values, for a file."""
+        return dataclasses.asdict(self)
+
+
+def check_name(name: str) -> None:
+    """Raise a :class:`SettingError` with the nearest valid name unless ``name`` is a setting."""
+    names = [field.name for field in dataclasses.fields(MPOConfig)]
+    if name not in names:
+        nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
+        raise SettingError(f"{name!r} is not a setting; the nearest one is {nearest!r}.")
+
+
+def valid_range(field: dataclasses.Field[Any]) -> str:
+    """The values a setting may take, in words: ``"a number > 0"``, ``"true or false"``, ..."""
+    limits = field.metadata
+    if limits["choices"]:
+        return " or ".join(limits["choices"])
+    bounds = ((">", limits["above"]), (">=", limits["at_least"]), ("<=", limits["at_most"]))
+    words = [f"{sign} {bound}" for sign, bound in bounds if bound is not None]
+    return " ".join([_KINDS[str(field.type)][1], " and ".join(words)]).strip()
+
+
+def describe_settings() -> str:
+    """All settings, one a line: name, default, meaning and valid range."""
+    rows = [
+        (field.name, str(field.default), f"{field.metadata['meaning']} [{valid_range(field)}]")
+        for field in dataclasses.fields(MPOConfig)
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    return "\n".join(
+        f"  {name:{widths[0]}}  {default:{widths[1]}}  {text}" for name, default, text in rows
+    )
+
+
+def _check_device(device: str) -> None:
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise SettingError(
+            f"device must be one that torch knows (cpu, cuda, cuda:1), got {device!r}."
+        ) from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise SettingError(
+            f"device must be available here, got {device!r} and torch finds no CUDA device."
+        )
+
+
+def _checked(field: dataclasses.Field[Any], value: Any) -> Any:
+    """``value`` in the field's type; a :class:`SettingError` names the setting and its range."""
+    kind = _KINDS[str(field.type)][0]
+    if kind is float and type(value) is int:
+        value = float(value)
+    limits = field.metadata
+    valid = type(value) is kind and (not limits["choices"] or value in limits["choices"])
+    if valid and kind in (int, float):
+        valid = (
+            math.isfinite(value)
+            and (limits["above"] is None or value > limits["above"])
+            and (limits["at_least"] is None or value >= limits["at_least"])
+            and (limits["at_most"] is None or value <= limits["at_most"])
+        )
+    if not valid:
+        raise SettingError(f"{field.name} must be {valid_range(field)}, got {value!r}.")
+    return value

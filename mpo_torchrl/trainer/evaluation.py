@@ -1,0 +1,52 @@
+"""Evaluation: whole episodes with the mean action, apart from training."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
+from torchrl.envs import EnvBase, SerialEnv
+
+from mpo_torchrl.trainer.config import MPOConfig
+from mpo_torchrl.trainer.environment import make_env
+from mpo_torchrl.trainer.seeding import keep_random_state, seed_everything
+
+MAX_EPISODE_STEPS = 10_000
+"""An episode is cut here: an environment without an end must not hold up the run."""
+
+_SEED_OFFSET = 1_000_000  # evaluation starts where training does not
+
+
+def make_evaluation_env(config: MPOConfig) -> EnvBase:
+    """One environment for each episode of an evaluation, stepped together."""
+    with keep_random_state():
+        return SerialEnv(config.eval_episodes, partial(make_env, config.env))
+
+
+def evaluate(env: EnvBase, policy: TensorDictModuleBase, seed: int) -> Tensor:
+    """Undiscounted returns ``[K]`` of one episode in each of the ``K`` environments.
+
+    Every evaluation of a run starts from the same states, so that two differ by the policy alone.
+    Nothing random of the training is touched.
+
+    Args:
+        env (EnvBase): ``K`` environments, from :func:`make_evaluation_env`.
+        policy (TensorDictModuleBase): what to play, e.g. a
+            :class:`~mpo_torchrl.trainer.MeanPolicy`.
+        seed (int): the run's seed.
+    """
+    with keep_random_state(), torch.no_grad():
+        seed_everything(seed + _SEED_OFFSET)
+        env.set_seed(seed + _SEED_OFFSET)
+        returns = torch.zeros(env.batch_size)
+        running = torch.ones(env.batch_size, dtype=torch.bool)
+        state = env.reset()
+        for _ in range(MAX_EPISODE_STEPS):
+            step, state = env.step_and_maybe_reset(policy(state))
+            returns += step["next", "reward"].squeeze(-1) * running
+            running &= ~step["next", "done"].squeeze(-1)
+            if not running.any():
+                break
+    return returns

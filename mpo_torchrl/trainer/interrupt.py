@@ -1,0 +1,35 @@
+"""Ctrl-C as a request: the loop ends at a clean point, then the run is saved."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class StopRequest:
+    """Whether somebody asked the run to end."""
+
+    def __init__(self) -> None:
+        self.received = False
+
+    def __call__(self, signum: int, frame: FrameType | None) -> None:
+        """Handle a signal: note the first, let a second one interrupt at once."""
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = True
+
+
+@contextmanager
+def stop_request() -> Iterator[StopRequest]:
+    """Turn Ctrl-C and SIGTERM into a :class:`StopRequest` for the loop inside to read."""
+    request = StopRequest()
+    previous = {
+        signum: signal.signal(signum, request) for signum in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield request
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)

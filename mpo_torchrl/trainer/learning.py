@@ -1,0 +1,92 @@
+"""The learner: networks, loss, optimizer, targets, and one update of them."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDictBase
+from torch import Tensor
+from torchrl.envs import EnvBase
+from torchrl.modules import ProbabilisticActor
+from torchrl.objectives import LossModule, SoftUpdate
+
+from mpo_torchrl.loss import MPOLoss
+from mpo_torchrl.modules import make_actor, make_critics
+from mpo_torchrl.trainer.collection import NonFiniteError
+from mpo_torchrl.trainer.config import MPOConfig
+
+
+def make_loss(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, MPOLoss]:
+    """Actor and loss for an environment; the loss owns actor, critics, targets and duals."""
+    observation_size = env.observation_spec["observation"].shape[-1]
+    network = {"num_cells": (config.hidden, config.hidden), "layer_norm": config.layer_norm}
+    actor = make_actor(
+        observation_size,
+        env.action_spec,
+        policy=config.policy,
+        init_stddev=config.init_stddev,
+        **network,
+    )
+    critics = make_critics(
+        observation_size, env.action_spec, num_critics=config.num_critics, **network
+    )
+    loss = MPOLoss(
+        actor,
+        critics,
+        num_action_samples=config.n_action_samples,
+        num_bootstrap_samples=config.n_bootstrap_samples,
+        e_step_critic=config.e_step_critic,
+        epsilon=config.epsilon,
+        epsilon_mean=config.epsilon_mean,
+        epsilon_stddev=config.epsilon_stddev,
+        epsilon_penalty=config.epsilon_penalty,
+        init_temperature=config.init_temperature,
+        init_alpha_mean=config.init_alpha_mean,
+        init_alpha_stddev=config.init_alpha_stddev,
+        action_spec=env.action_spec,
+    )
+    loss.make_value_estimator(gamma=config.gamma)
+    return actor, loss.to(config.device)
+
+
+def make_optimizer(loss: MPOLoss, config: MPOConfig) -> torch.optim.Adam:
+    """One Adam, two groups: the duals must follow faster than the networks move."""
+    return torch.optim.Adam(
+        [
+            {"params": loss.network_parameters(), "lr": config.learning_rate},
+            {"params": loss.dual_parameters(), "lr": config.dual_lr},
+        ]
+    )
+
+
+def make_target_updater(loss: LossModule, config: MPOConfig) -> SoftUpdate:
+    """Moves every target by ``tau`` towards its network; call ``step()`` after each update."""
+    return SoftUpdate(loss, tau=config.tau)
+
+
+def total_loss(losses: TensorDictBase) -> Tensor:
+    """The scalar to differentiate: the sum of every key that starts with ``loss``.
+
+    Raises:
+        NonFiniteError: if it is no number. Parameters are still those of the update before.
+    """
+    parts = {key: value for key, value in losses.items() if key.startswith("loss")}
+    total = torch.stack(list(parts.values())).sum()
+    if not total.isfinite():
+        found = {key: value.item() for key, value in parts.items()}
+        raise NonFiniteError(f"the loss is not finite: {found}.")
+    return total
+
+
+@torch.no_grad()
+def diagnose(loss: MPOLoss, batch: TensorDictBase) -> dict[str, float]:
+    """What the loss says of a batch: its parts and the diagnostics, as numbers."""
+    return {key: value.item() for key, value in loss(batch).items()}
+
+
+def is_finite(loss: LossModule) -> bool:
+    """Whether every network, target and dual is free of NaN and infinity."""
+    return all(
+        bool(value.isfinite().all())
+        for value in loss.state_dict().values()
+        if isinstance(value, Tensor)
+    )

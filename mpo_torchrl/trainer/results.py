@@ -1,0 +1,98 @@
+"""The folder of a run and its metrics.json."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from mpo_torchrl.trainer.config import MPOConfig
+
+
+def make_run_dir(config: MPOConfig) -> Path:
+    """The run's folder, made: ``run_dir``, or ``runs/<env>-<seed>-<time>`` where that is empty."""
+    name = f"{config.env}-{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}".replace("/", "-")
+    folder = Path(config.run_dir).expanduser() if config.run_dir else Path("runs") / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def progress_row(
+    returns: Tensor, updates: int, wall_seconds: float, losses: TensorDictBase | None
+) -> dict[str, float]:
+    """One row of the learning curve: an evaluation and what the last update reported.
+
+    Args:
+        returns (Tensor): ``[K]``, of the evaluation.
+        updates (int): optimizer steps so far.
+        wall_seconds (float): duration so far.
+        losses (TensorDictBase, optional): output of the loss, if there was an update already.
+    """
+    return {
+        "updates": updates,
+        "wall_seconds": round(wall_seconds, 3),
+        "eval_return_mean": returns.mean().item(),
+        "eval_return_stddev": returns.std(correction=0).item(),
+        **({} if losses is None else {key: value.item() for key, value in losses.items()}),
+    }
+
+
+def progress_line(env_steps: int, row: Mapping[str, float]) -> str:
+    """One line of a run's output: an evaluation in words."""
+    mean, stddev = row["eval_return_mean"], row["eval_return_stddev"]
+    details = "".join(
+        f"  {key} {row[key]:.3g}" for key in ("temperature", "kl_mean", "kl_stddev") if key in row
+    )
+    return f"{env_steps:9,} steps  return {mean:9.2f} +- {stddev:.2f}{details}"
+
+
+def final_metrics(
+    config: MPOConfig,
+    returns: Tensor,
+    *,
+    env_steps: int,
+    updates: int,
+    wall_seconds: float,
+    diagnostics: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The figures of a finished run, ready for JSON.
+
+    Args:
+        config (MPOConfig): the run's settings.
+        returns (Tensor): ``[K]``, of the last evaluation.
+        env_steps (int): environment steps taken.
+        updates (int): optimizer steps taken.
+        wall_seconds (float): duration of the run.
+        diagnostics (mapping): what the loss said of a batch after the last update.
+    """
+    mean = returns.mean().item()
+    return {
+        "env": config.env,
+        "seed": config.seed,
+        "env_steps": env_steps,
+        "updates": updates,
+        "wall_seconds": round(wall_seconds, 3),
+        "mean_reward": mean,
+        "eval_return_mean": mean,
+        "eval_return_stddev": returns.std(correction=0).item(),
+        "eval_episodes": returns.numel(),
+        **{name: float(value) for name, value in diagnostics.items()},
+    }
+
+
+def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
+    """Write ``metrics`` as JSON in one step; a number that JSON lacks becomes ``null``."""
+    plain = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in metrics.items()
+    }
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps(plain, indent=2, allow_nan=False) + "\n")
+    os.replace(unfinished, path)
