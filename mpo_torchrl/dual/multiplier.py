@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -136,7 +136,16 @@ class BoundedMultiplier(LagrangeMultiplier):
                 f"{self.bound_name} is a bound on a KL divergence and must be positive and "
                 f"finite, got {float(epsilon)}."
             )
-        self.epsilon.fill_(float(epsilon))
+        self._exact_epsilon = float(epsilon)
+        self.epsilon.fill_(self._exact_epsilon)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> BoundedMultiplier:
+        rounded = torch.tensor(self._exact_epsilon).to(self.epsilon)
+        unchanged = bool(self.epsilon == rounded)  # nobody wrote into the buffer itself
+        super()._apply(fn, recurse)
+        if unchanged:  # a loss cast to float64 has the bound it was given, not a rounded one
+            self.epsilon.fill_(self._exact_epsilon)
+        return self
 
     def extra_repr(self) -> str:
         """What ``print`` shows."""

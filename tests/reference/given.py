@@ -1,0 +1,69 @@
+"""A loss whose policies, actions and values are exactly those of a reference case."""
+
+from __future__ import annotations
+
+import torch
+from tensordict import TensorDict
+from tensordict.nn import TensorDictModule
+from torch import Tensor, nn
+from torchrl.data import Bounded
+from torchrl.modules import IndependentNormal, ProbabilisticActor, ValueOperator
+
+from mpo_torchrl import MPOLoss
+
+
+class FixedGaussian(nn.Module):
+    """Mean and stddev are parameters, a row for each state of the batch."""
+
+    def __init__(self, loc: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.loc = nn.Parameter(loc.clone())
+        self.scale = nn.Parameter(scale.clone())
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        return self.loc, self.scale
+
+
+class LinearCritic(nn.Module):
+    def __init__(self, in_features: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_features, 1, dtype=torch.float64)
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        return self.linear(torch.cat([observation, action], -1))
+
+
+def make_loss(loc: Tensor, scale: Tensor, **settings) -> tuple[MPOLoss, FixedGaussian]:
+    """An MPOLoss in float64 for the policy (loc, scale), and that policy's parameters."""
+    size = loc.shape[-1]
+    network = FixedGaussian(loc, scale)
+    actor = ProbabilisticActor(
+        TensorDictModule(network, ["observation"], ["loc", "scale"]),
+        in_keys=["loc", "scale"],
+        spec=Bounded(-1.0, 1.0, shape=(size,)),
+        distribution_class=IndependentNormal,
+    )
+    critic = ValueOperator(LinearCritic(1 + size), in_keys=["observation", "action"])
+    return MPOLoss(actor, critic, **settings), network
+
+
+def make_batch(like: Tensor, /, **e_step: Tensor) -> TensorDict:
+    """Transitions whose E-step is given."""
+    batch = like.shape[:-1]
+    observation = torch.zeros(*batch, 1, dtype=like.dtype)
+    done = torch.zeros(*batch, 1, dtype=torch.bool)
+    following = {
+        "observation": observation,
+        "reward": torch.ones_like(observation),
+        "done": done,
+        "terminated": done,
+    }
+    entries = {"observation": observation, "action": torch.zeros_like(like)}
+    return TensorDict(
+        {
+            **entries,
+            "next": TensorDict(following, batch),
+            "e_step": TensorDict(e_step, batch),
+        },
+        batch,
+    )
