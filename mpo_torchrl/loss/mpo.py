@@ -452,7 +452,9 @@ class MPOLoss(LossModule):
             weights=self._maybe_get_priority_weight(tensordict),
         )
         td_error = self.critic.td_error(prediction, target)
-        tensordict.set(self.tensor_keys.priority, td_error)
+        # [*B], or [*B, 1] in a batch that counts the last dimension of its entries as its own.
+        surplus = (1,) * (tensordict.batch_dims - td_error.ndim)
+        tensordict.set(self.tensor_keys.priority, td_error.reshape(td_error.shape + surplus))
         return loss, {"td_error": td_error, "q_value": prediction.detach().mean(0)}
 
     def e_step(self, tensordict: TensorDictBase) -> TensorDictBase:
