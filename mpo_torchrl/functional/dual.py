@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+_FAR_BELOW = -1e4  # exp of it is zero in every dtype
+
 
 def temperature_loss(q_value: Tensor, temperature: Tensor, epsilon: Tensor | float) -> Tensor:
     r"""E-step dual: sets how far the weights may lean towards actions of high value.
@@ -43,11 +45,11 @@ def temperature_loss(q_value: Tensor, temperature: Tensor, epsilon: Tensor | flo
         )
     # The dual prices the greediness of the E-step; it must not teach the critic.
     q_value = q_value.detach()
-    highest = q_value.amax(-1)
-    log_mean_exp = torch.logsumexp(
-        (q_value - highest.unsqueeze(-1)) / temperature, dim=-1
-    ) - math.log(q_value.shape[-1])
-    return temperature * (epsilon + log_mean_exp) + highest
+    highest = q_value.amax(-1, keepdim=True)
+    # Far below the highest a weight is exactly zero; the limit keeps its slope from being 0 * inf.
+    below = torch.maximum(q_value - highest, _FAR_BELOW * temperature.detach())
+    log_mean_exp = torch.logsumexp(below / temperature, dim=-1) - math.log(q_value.shape[-1])
+    return temperature * (epsilon + log_mean_exp) + highest.squeeze(-1)
 
 
 def kl_penalty(kl: Tensor, alpha: Tensor) -> Tensor:
