@@ -8,7 +8,7 @@ import torch
 from tensordict import NestedKey, TensorDictBase
 
 
-def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def require_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Raises ``ValueError`` if an argument is none of its choices."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}.")

@@ -226,6 +226,10 @@ class MPOLoss(LossModule):
         super().__init__()
         checks.require_choice("e_step_critic", e_step_critic, ("online", "target"))
         checks.require_choice("reduction", reduction, ("none", "mean", "sum"))
+        modes = (None, "exclude", "non_tensor")
+        checks.require_choice("scalar_output_mode", scalar_output_mode, modes)
+        weighted = ("auto", True, False)
+        checks.require_choice("use_prioritized_weights", use_prioritized_weights, weighted)
         checks.require_at_least_one("num_bootstrap_samples", num_bootstrap_samples)
         critic = qvalue_network
         if not isinstance(critic, ScalarCritic):
@@ -449,7 +453,7 @@ class MPOLoss(LossModule):
         loss = self._reduce_loss(
             self.critic.loss(prediction, target),
             tensordict,
-            weights=self._maybe_get_priority_weight(tensordict),
+            weights=self._priority_weight(tensordict),
         )
         td_error = self.critic.td_error(prediction, target)
         # [*B], or [*B, 1] in a batch that counts the last dimension of its entries as its own.
@@ -589,6 +593,12 @@ class MPOLoss(LossModule):
         for name in self._m_step.multipliers:
             readings[f"alpha_{name}"] = self._modules[f"alpha_{name}"]().detach()
         return {**readings, **fit.readings}
+
+    def _priority_weight(self, tensordict: TensorDictBase) -> Tensor | None:
+        """Importance weights; LossModule's own way to them does not look into nested keys."""
+        if not self.use_prioritized_weights:
+            return None
+        return tensordict.get(self.tensor_keys.priority_weight, None)
 
     # -- input and output -----------------------------------------------------------------
 
