@@ -41,7 +41,7 @@ def test_replay(alternate, report) -> None:
         detail=f"{size / 2**20:.0f} MiB, {fields / 2**20:.0f} MiB",
     )
 
-    update, sample = alternate(mpo_update(HALFCHEETAH), buffer.sample, rounds=150)
+    update, sample = alternate(mpo_update(HALFCHEETAH), buffer.sample, rounds=80)
     report(
         f"{HALFCHEETAH.env}: sampling 256 of them / our update",
         sample / update,

@@ -25,13 +25,13 @@ def times(ours: float, peer: float) -> str:
 
 @shapes
 def test_rlox(shape: Shape, alternate, report) -> None:
-    ours, peer = alternate(mpo_update(shape), rlox_update(shape), rounds=40)
+    ours, peer = alternate(mpo_update(shape), rlox_update(shape), rounds=25)
     report(f"{shape.env}: rlox's update / ours", peer / ours, at_least=6, detail=times(ours, peer))
 
 
 @shapes
 def test_sac(shape: Shape, alternate, report) -> None:
-    ours, peer = alternate(mpo_update(shape), sac_update(shape), rounds=150)
+    ours, peer = alternate(mpo_update(shape), sac_update(shape), rounds=80)
     name = f"{shape.env}: our update / SAC's"
     report(name, ours / peer, at_most=0.75, detail=times(ours, peer))
 
@@ -40,7 +40,7 @@ def test_sac(shape: Shape, alternate, report) -> None:
 def test_roofline(shape: Shape, alternate, report) -> None:
     update = mpo_update(shape)
     products = Products(update)
-    ours, peer = alternate(update, products, rounds=150)
+    ours, peer = alternate(update, products, rounds=80)
     detail = f"{times(ours, peer)}, {products.gigaflop:.2f} GFLOP"
     name = f"{shape.env}: our update / its matrix products"
     report(name, ours / peer, at_most=1.5, detail=detail)
@@ -51,7 +51,7 @@ def test_roofline(shape: Shape, alternate, report) -> None:
     "grown", [{"num_action_samples": 80}, {"batch_size": 1024}], ids=lambda grown: next(iter(grown))
 )
 def test_growth(shape: Shape, grown: dict[str, int], alternate, report) -> None:
-    large, small = alternate(mpo_update(shape, **grown), mpo_update(shape), rounds=40)
+    large, small = alternate(mpo_update(shape, **grown), mpo_update(shape), rounds=25)
     ((argument, value),) = grown.items()
     name = f"{shape.env}: growth of the update, {argument} {value // 4} to {value}"
     report(name, large / small, at_most=4.2, detail=times(large, small))
