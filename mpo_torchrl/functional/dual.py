@@ -10,7 +10,9 @@ from torch import Tensor
 _FAR_BELOW = -1e4  # exp of it is zero in every dtype
 
 
-def temperature_loss(q_value: Tensor, temperature: Tensor, epsilon: Tensor | float) -> Tensor:
+def temperature_loss(
+    q_value: Tensor, temperature: Tensor | float, epsilon: Tensor | float
+) -> Tensor:
     r"""E-step dual: sets how far the weights may lean towards actions of high value.
 
     .. math:: g(\eta) = \eta\,\epsilon + \eta \log \frac{1}{N} \sum_{n=1}^N e^{Q_n / \eta}
@@ -24,7 +26,7 @@ def temperature_loss(q_value: Tensor, temperature: Tensor, epsilon: Tensor | flo
 
     Args:
         q_value (Tensor): ``[*B, N]``, values of the sampled actions, unit of return.
-        temperature (Tensor): ``[]`` or ``[1]``, positive, unit of return.
+        temperature (Tensor or float): ``[]`` or ``[1]``, positive, unit of return.
         epsilon (Tensor or float): ``[]``, bound on the KL averaged over states, nats.
 
     Returns:
@@ -47,7 +49,8 @@ def temperature_loss(q_value: Tensor, temperature: Tensor, epsilon: Tensor | flo
     q_value = q_value.detach()
     highest = q_value.amax(-1, keepdim=True)
     # Far below the highest a weight is exactly zero; the limit keeps its slope from being 0 * inf.
-    below = torch.maximum(q_value - highest, _FAR_BELOW * temperature.detach())
+    limit = temperature.detach() if isinstance(temperature, Tensor) else temperature
+    below = torch.clamp(q_value - highest, min=_FAR_BELOW * limit)
     log_mean_exp = torch.logsumexp(below / temperature, dim=-1) - math.log(q_value.shape[-1])
     return temperature * (epsilon + log_mean_exp) + highest.squeeze(-1)
 
