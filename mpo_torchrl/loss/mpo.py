@@ -29,7 +29,13 @@ from mpo_torchrl.e_step.sampled import draw_actions
 from mpo_torchrl.functional import effective_sample_size, nonparametric_kl, nonparametric_weights
 from mpo_torchrl.loss import checks
 from mpo_torchrl.loss.action_space import ActionSpace
-from mpo_torchrl.loss.networks import count_critics, next_key, reset_network, sampling_module
+from mpo_torchrl.loss.networks import (
+    borrow_parameters,
+    count_critics,
+    next_key,
+    reset_network,
+    sampling_module,
+)
 from mpo_torchrl.loss.parts import make_e_step, make_m_step
 from mpo_torchrl.loss.schedule import bound
 from mpo_torchrl.m_step import DistributionMStep, Fit, GaussianMStep
@@ -292,6 +298,11 @@ class MPOLoss(LossModule):
             create_target_params=delay_qvalue,
             compare_against=list(actor_network.parameters()) if separate_losses else None,
         )
+        self._borrowed = frozenset(
+            borrow_parameters(self.qvalue_network_params, networks, actor_network.parameters())
+            if separate_losses
+            else ()
+        )
 
     def _wire_parts(self, e_step: SampledEStep, m_step: GaussianMStep | DistributionMStep) -> None:
         self.__dict__["_e_step"] = e_step
@@ -448,7 +459,7 @@ class MPOLoss(LossModule):
         target = self._value_target(tensordict)  # [*B]
         batch = self._batch_view(tensordict, target.shape)
         prediction = self.critic.predict(
-            batch, self.qvalue_network_params, vmap_randomness=self._vmap_mode(target)
+            batch, self._trained_critics(), vmap_randomness=self._vmap_mode(target)
         )  # [C, *B]
         loss = self._reduce_loss(
             self.critic.loss(prediction, target),
@@ -509,6 +520,14 @@ class MPOLoss(LossModule):
     def _policy(self, states: TensorDictBase, params: TensorDictBase) -> d.Distribution:
         with params.to_module(self.actor_network, preserve_module_state=False):
             return self.actor_network.get_dist(states)
+
+    def _trained_critics(self) -> TensorDictBase:
+        """The critics' parameters; what is borrowed from the actor is the actor's to train."""
+        if not self._borrowed:
+            return self.qvalue_network_params
+        return self.qvalue_network_params.named_apply(
+            lambda key, p: p.detach() if key in self._borrowed else p, nested_keys=True
+        )
 
     def _states(self, tensordict: TensorDictBase) -> TensorDictBase:
         """A copy of what the networks read of the states, which they may write into."""

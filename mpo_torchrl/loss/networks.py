@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase, unravel_key
-from tensordict.nn import ProbabilisticTensorDictModule
+from tensordict.nn import ProbabilisticTensorDictModule, TensorDictParams
 from torch import nn
 
 
@@ -44,6 +45,28 @@ def count_critics(num_networks: int, num_qvalue_nets: int | None) -> int:
             "give one network, or a list of as many as num_qvalue_nets, which is at least 1."
         )
     return num_qvalue_nets
+
+
+def borrow_parameters(
+    params: TensorDictParams, networks: Sequence[nn.Module], owned: Iterable[nn.Parameter]
+) -> list[NestedKey]:
+    """Makes what all networks share with the owner of ``owned`` the owner's own parameters.
+
+    LossModule keeps detached copies of them, or for a list of networks none: the first are
+    passed over by target updaters, the second would be trained.
+
+    Returns:
+        list[NestedKey]: the keys of the shared parameters.
+    """
+    candidates, borrowed = set(owned), []
+    members = [TensorDict.from_module(network) for network in networks]
+    for key, parameter in members[0].items(True, True):
+        if parameter in candidates and all(m.get(key) is parameter for m in members):
+            if not params.get(key).requires_grad:
+                expanded = parameter.expand(*params.shape, *parameter.shape)
+                params.set(key, expanded if params.shape else parameter)
+            borrowed.append(key)
+    return borrowed
 
 
 @torch.no_grad()

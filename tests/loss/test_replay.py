@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -29,10 +30,11 @@ class Tree:
         self.reduce = reduce
         self.leaves = torch.full((capacity,), 0.0 if reduce == "sum" else float("inf"))
 
-    def __getitem__(self, index: Tensor) -> Tensor:
-        return self.leaves[index]
+    def __getitem__(self, index: Any) -> Any:
+        leaves = self.leaves[index]
+        return leaves if isinstance(index, Tensor) else leaves.numpy()
 
-    def __setitem__(self, index: Tensor, value: Tensor) -> None:
+    def __setitem__(self, index: Any, value: Tensor) -> None:
         self.leaves[index] = torch.as_tensor(value, dtype=self.leaves.dtype)
 
     def query(self, start: int, stop: int) -> float:

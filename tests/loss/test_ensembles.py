@@ -1,0 +1,275 @@
+"""One critic or several: whose parameters, drawn how, run how."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from tensordict.nn import NormalParamExtractor, TensorDictModule, TensorDictSequential
+from torch import nn
+from torchrl.modules import ProbabilisticActor, TanhNormal, ValueOperator
+from torchrl.objectives import HardUpdate
+
+from mpo_torchrl import MPOLoss
+from mpo_torchrl.critic import ScalarCritic
+from tests.loss.builders import (
+    SPEC,
+    A,
+    ActionValue,
+    O,
+    make_actor,
+    make_batch,
+    make_critic,
+    make_loss,
+    parameter_groups,
+    seeded,
+    total,
+    trained_groups,
+)
+
+
+def weights_of(loss: MPOLoss) -> torch.Tensor:
+    return loss.qvalue_network_params["module", "body", "0", "weight"]
+
+
+# -- whose parameters ---------------------------------------------------------------------
+
+
+def test_a_list_of_critics_keeps_the_initialisation_of_each() -> None:
+    critics = [make_critic() for _ in range(3)]
+    for index, critic in enumerate(critics):
+        nn.init.constant_(critic.module.body[0].weight, float(index))
+    loss = MPOLoss(make_actor(), critics)
+    assert loss.num_qvalue_nets == 3
+    for index in range(3):
+        assert (weights_of(loss)[index] == index).all()
+        assert (
+            loss.target_qvalue_network_params["module", "body", "0", "weight"][index] == index
+        ).all()
+
+
+def test_one_critic_is_the_user_s_own() -> None:
+    critic = make_critic()
+    loss = MPOLoss(make_actor(), critic, num_qvalue_nets=1)
+    assert {*map(id, parameter_groups(loss)["qvalue"])} == {*map(id, critic.parameters())}
+    before = weights_of(loss).clone()
+    with torch.no_grad():
+        critic.module.body[0].weight.add_(1.0)
+    torch.testing.assert_close(weights_of(loss), before + 1.0)
+
+
+def test_a_list_of_one_critic_is_the_user_s_own() -> None:
+    critic = make_critic()
+    loss = MPOLoss(make_actor(), [critic], num_qvalue_nets=1)
+    assert {*map(id, parameter_groups(loss)["qvalue"])} == {*map(id, critic.parameters())}
+
+
+def test_the_actor_is_the_user_s_own() -> None:
+    actor = make_actor()
+    loss = MPOLoss(actor, make_critic())
+    assert {*map(id, parameter_groups(loss)["actor"])} == {*map(id, actor.parameters())}
+
+
+def test_an_expanded_critic_is_drawn_anew_between_its_extremes() -> None:
+    critic = make_critic()
+    nn.init.orthogonal_(critic.module.body[0].weight)
+    low, high = critic.module.body[0].weight.aminmax()
+    weight = weights_of(MPOLoss(make_actor(), critic, num_qvalue_nets=2))
+    assert weight.shape == (2, *critic.module.body[0].weight.shape)
+    assert (weight >= low).all() and (weight <= high).all()
+    assert not (weight[0] == critic.module.body[0].weight).any()
+    assert not (weight[0] == weight[1]).any()
+
+
+def test_two_critics_are_the_default() -> None:
+    assert MPOLoss(make_actor(), make_critic()).num_qvalue_nets == 2
+
+
+def test_a_scalar_critic_brings_its_networks_loss_and_key() -> None:
+    networks = [make_critic(out_key="q") for _ in range(2)]
+    critic = ScalarCritic(networks, loss_function="l1", value_key="q")
+    loss = MPOLoss(make_actor(), critic, reduction="none")
+    assert loss.critic is critic and loss.tensor_keys.state_action_value == "q"
+    batch = make_batch(4)
+    _, readings = loss.qvalue_loss(batch)
+    assert (loss(batch)["loss_qvalue"] <= 2 * readings["td_error"] + 1).all()
+    assert loss.num_qvalue_nets == 2 and len(weights_of(loss)) == 2
+
+
+@pytest.mark.parametrize("num_critics", [1, 2, 3])
+def test_the_critic_s_loss_sums_over_the_ensemble(num_critics: int) -> None:
+    critics = [make_critic() for _ in range(num_critics)]
+    batch = make_batch(5)
+    batch["next", "terminated"][:] = True
+    reward = batch["next", "reward"]
+    with torch.no_grad():
+        values = torch.stack([c(batch.copy())["state_action_value"] for c in critics])
+    loss = MPOLoss(make_actor(), critics, num_qvalue_nets=num_critics)(batch)["loss_qvalue"]
+    torch.testing.assert_close(loss, (values - reward).square().mean((1, 2)).sum())
+
+
+@pytest.mark.parametrize("critic", ["online", "target"])
+def test_the_e_step_scores_with_the_smallest_value_of_the_chosen_critics(critic: str) -> None:
+    loss, batch = make_loss(e_step_critic=critic), make_batch(4)
+    with torch.no_grad():
+        for parameter in loss.qvalue_network_params.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    improved = loss.e_step(batch)["e_step"]
+    states = batch.select("observation").unsqueeze(1).expand(4, 5).clone()
+    states["action"] = improved["action"]
+    prefix = "target_" if critic == "target" else ""
+    params = getattr(loss, f"{prefix}qvalue_network_params")
+    values = loss.critic.predict(states, params)
+    torch.testing.assert_close(improved["state_action_value"], values.amin(0))
+    assert (values[0] != values[1]).all()
+
+
+# -- run how ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", ["gaussian", "beta"])
+def test_vmap_and_loop_agree(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loss, batch = make_loss(policy), make_batch(4, 3)
+    looped = seeded(loss, batch.clone())
+    calls = count_vmaps(loss, monkeypatch)
+    mapped = seeded(loss, batch.clone())
+    assert len(calls) == 3 and set(calls) == {"error"}
+    parameters = list(loss.parameters())
+    for key in looped.keys():
+        torch.testing.assert_close(mapped[key], looped[key], msg=key)
+    torch.testing.assert_close(
+        torch.autograd.grad(total(mapped), parameters),
+        torch.autograd.grad(total(looped), parameters),
+    )
+
+
+def count_vmaps(loss: MPOLoss, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Has the critics run under vmap, as on an accelerator; returns the modes they ran in."""
+    calls: list[str] = []
+    predict = loss.critic.predict
+
+    def mapped(tensordict, params, *, vmap_randomness):
+        calls.append(loss.vmap_randomness)
+        return predict(tensordict, params, vmap_randomness=loss.vmap_randomness)
+
+    monkeypatch.setattr(loss.critic, "predict", mapped)
+    return calls
+
+
+@pytest.mark.parametrize("deactivate_vmap", [True, False])
+def test_on_a_cpu_the_critics_are_looped_over(
+    deactivate_vmap: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = []
+    loss = make_loss(deactivate_vmap=deactivate_vmap)
+    predict = loss.critic.predict
+
+    def spy(*args, vmap_randomness):
+        modes.append(vmap_randomness)
+        return predict(*args, vmap_randomness=vmap_randomness)
+
+    monkeypatch.setattr(loss.critic, "predict", spy)
+    loss(make_batch(4))
+    assert modes == [None] * 3
+
+
+def test_deactivated_vmap_is_not_used_on_any_device() -> None:
+    like = torch.empty(1, device="meta")
+    assert make_loss(deactivate_vmap=True)._vmap_mode(like) is None
+    assert make_loss()._vmap_mode(like) == "error"
+
+
+@pytest.mark.parametrize("mode", [None, "different"], ids=["loop", "vmap"])
+def test_equal_critics_with_dropout_differ_in_what_they_drop(mode: str | None) -> None:
+    loss = MPOLoss(make_actor(), [make_critic(dropout=0.5) for _ in range(2)])
+    assert loss.vmap_randomness == "different"
+    params = loss.qvalue_network_params
+    params.data.apply_(lambda p: p.copy_(p[:1].expand_as(p)))
+    values = loss.critic.predict(make_batch(6), params, vmap_randomness=mode)
+    assert (values[0] != values[1]).any()
+    total(loss(make_batch(6))).backward()
+
+
+def test_the_randomness_of_vmap_can_be_chosen() -> None:
+    loss = MPOLoss(make_actor(), [make_critic(dropout=0.5) for _ in range(2)])
+    loss.set_vmap_randomness("same")
+    assert loss._vmap_mode(torch.empty(1, device="meta")) == "same"
+    with pytest.raises(ValueError, match="Wrong vmap randomness"):
+        loss.set_vmap_randomness("sometimes")
+
+
+# -- shared with the actor ----------------------------------------------------------------
+
+
+def shared_encoder_loss(num_critics: int, as_list: bool, **kwargs) -> tuple[MPOLoss, nn.Module]:
+    encoder = nn.Linear(O, 4)
+    features = TensorDictModule(encoder, ["observation"], ["features"])
+    head = nn.Sequential(nn.Linear(4, 2 * A), NormalParamExtractor())
+    actor = ProbabilisticActor(
+        TensorDictSequential(features, TensorDictModule(head, ["features"], ["loc", "scale"])),
+        in_keys=["loc", "scale"],
+        distribution_class=TanhNormal,
+        spec=SPEC,
+    )
+
+    def critic() -> TensorDictSequential:
+        value = ValueOperator(ActionValue(4 + A), in_keys=["features", "action"])
+        return TensorDictSequential(features, value)
+
+    critics = [critic() for _ in range(num_critics)] if as_list else critic()
+    return MPOLoss(actor, critics, num_qvalue_nets=num_critics, **kwargs), encoder
+
+
+SHARED = pytest.mark.parametrize(
+    ("num_critics", "as_list"),
+    [(1, False), (2, False), (1, True), (2, True)],
+    ids=["one", "expanded", "list of one", "list"],
+)
+
+
+@SHARED
+def test_separate_losses_leave_a_shared_encoder_to_the_actor(
+    num_critics: int, as_list: bool
+) -> None:
+    loss, encoder = shared_encoder_loss(num_critics, as_list, separate_losses=True)
+    losses = loss(make_batch(4))
+    for key, trains in (("loss_qvalue", False), ("loss_actor", True)):
+        (gradient,) = torch.autograd.grad(
+            losses[key], encoder.weight, retain_graph=True, allow_unused=True
+        )
+        assert (gradient is not None and bool(gradient.any())) == trains, key
+    assert trained_groups(loss, losses["loss_qvalue"]) == {"qvalue"}
+
+
+@pytest.mark.parametrize(("num_critics", "as_list"), [(1, False), (1, True), (2, True)])
+def test_joint_losses_both_train_a_shared_encoder(num_critics: int, as_list: bool) -> None:
+    loss, encoder = shared_encoder_loss(num_critics, as_list)
+    losses = loss(make_batch(4))
+    for key in ("loss_qvalue", "loss_actor"):
+        assert torch.autograd.grad(losses[key], encoder.weight, retain_graph=True)[0].any(), key
+
+
+@SHARED
+@pytest.mark.parametrize("delay_actor", [True, False])
+def test_a_shared_encoder_and_its_targets_follow_the_actor(
+    num_critics: int, as_list: bool, delay_actor: bool
+) -> None:
+    loss, encoder = shared_encoder_loss(
+        num_critics, as_list, separate_losses=True, delay_actor=delay_actor
+    )
+    optimizer = torch.optim.SGD(loss.parameters(), lr=0.1)
+    updater = HardUpdate(loss, value_network_update_interval=0)
+    before = encoder.weight.detach().clone()
+    total(loss(make_batch(4))).backward()
+    optimizer.step()
+    updater.step()
+    assert (encoder.weight != before).any()
+    params, targets = loss.qvalue_network_params, loss.target_qvalue_network_params
+    for key in params.keys(True, True):
+        assert (params[key] == targets[key]).all(), key
+    assert (params["module", "0", "module", "weight"] == encoder.weight).all()
+
+
+if __name__ == "__main__":
+    pytest.main([__file__, *sys.argv[1:]])
