@@ -22,7 +22,7 @@ class GaussianBase(NamedTuple):
         return sample
 
 
-def gaussian_base(dist: d.Distribution) -> GaussianBase | None:
+def gaussian_base(dist: d.Distribution | GaussianBase) -> GaussianBase | None:
     """Finds the diagonal Gaussian under ``dist``; ``None`` if there is none.
 
     Looks through :class:`~torch.distributions.Independent` and transformed distributions,
@@ -30,6 +30,8 @@ def gaussian_base(dist: d.Distribution) -> GaussianBase | None:
     :class:`~torchrl.modules.TanhNormal`. Mean and stddev are read from the distribution
     itself, since it may have changed what the network gave it (``tanh_loc``).
     """
+    if isinstance(dist, GaussianBase):
+        return dist
     transforms: list[d.Transform] = []
     while not isinstance(dist, d.Normal):
         if isinstance(dist, d.TransformedDistribution):

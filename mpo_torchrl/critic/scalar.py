@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -11,7 +11,8 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 from torchrl.objectives.utils import distance_loss
 
-from mpo_torchrl.critic.ensemble import evaluate_ensemble
+from mpo_torchrl.critic.ensemble import Ensemble
+from mpo_torchrl.stateless import ParameterSets
 
 LossFunction = Literal["l2", "l1", "smooth_l1"]
 
@@ -74,6 +75,7 @@ class ScalarCritic(nn.Module):
                 f"loss_function must be 'l2', 'l1' or 'smooth_l1', got {loss_function!r}."
             )
         self.networks = nn.ModuleList(networks)
+        self.ensemble = Ensemble(networks[0])
         self.loss_function = loss_function
         self.value_key = value_key
 
@@ -92,43 +94,44 @@ class ScalarCritic(nn.Module):
 
     def predict(
         self,
-        tensordict: TensorDictBase,
-        params: TensorDictBase | None = None,
+        inputs: TensorDictBase | Mapping[NestedKey, Tensor],
+        params: ParameterSets | TensorDictBase | None = None,
+        batch_size: torch.Size | None = None,
         *,
+        hidden_dtype: torch.dtype | None = None,
         vmap_randomness: str | None = None,
     ) -> Tensor:
         """What each network says: ``[C, *B]``, unit of return.
 
         Args:
-            tensordict (TensorDictBase): ``[*B]``, with the observation and the action.
-            params (TensorDictBase, optional): ``[C]`` parameters to use in place of the
-                networks' own.
+            inputs (TensorDictBase or mapping): with the observation and the action.
+            params (ParameterSets or TensorDictBase, optional): parameters to use in place of
+                the networks' own.
+            batch_size (torch.Size, optional): ``*B``; by default that of the TensorDict.
 
         Keyword Args:
-            vmap_randomness (str, optional): see
-                :func:`~mpo_torchrl.critic.ensemble.evaluate_ensemble`.
+            hidden_dtype (torch.dtype, optional): precision of all layers but the last.
+            vmap_randomness (str, optional): see :class:`~mpo_torchrl.critic.ensemble.Ensemble`,
+                as is ``hidden_dtype``; both only with ``params``.
 
         Raises:
             KeyError: if the network does not write the value's key.
             ValueError: if the value is not ``[*B, 1]``.
         """
-        if params is not None:
-            value = evaluate_ensemble(
-                self.networks[0],
-                tensordict,
-                params,
-                self.value_key,
-                vmap_randomness=vmap_randomness,
-            )
+        batch_size = inputs.batch_size if batch_size is None else batch_size
+        if params is None:
+            written = (network(inputs.copy()) for network in self.networks)
+            value = torch.stack([tensordict.get(self.value_key) for tensordict in written])
         else:
-            value = torch.stack(
-                [network(tensordict.copy()).get(self.value_key) for network in self.networks]
-            )
-        if value.shape[-1:] != (1,) or value.shape[1:-1] != tensordict.batch_size:
+            if isinstance(params, TensorDictBase):
+                params = ParameterSets(params)
+            precision = {"hidden_dtype": hidden_dtype, "vmap_randomness": vmap_randomness}
+            value = self.ensemble(inputs, params, self.value_key, batch_size, **precision)
+        if value.shape[1:] != (*batch_size, 1):
             raise ValueError(
-                f"the critic must write {self.value_key!r} as [*B, 1] = "
-                f"{[*tensordict.batch_size, 1]}, got {list(value.shape[1:])}; a critic of one "
-                "value per state and action ends in a layer with one output."
+                f"the critic must write {self.value_key!r} as [*B, 1] = {[*batch_size, 1]}, got "
+                f"{list(value.shape[1:])}; a critic of one value per state and action ends in a "
+                "layer with one output."
             )
         return value.squeeze(-1)
 

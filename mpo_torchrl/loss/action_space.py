@@ -7,6 +7,7 @@ from tensordict import NestedKey, TensorDict
 from torch import Tensor, nn
 from torch import distributions as d
 from torchrl.data import Bounded, Composite, TensorSpec
+from torchrl.modules import IndependentNormal, TanhNormal
 
 from mpo_torchrl.distributions import GaussianBase, gaussian_base
 from mpo_torchrl.loss.networks import sampling_module
@@ -42,6 +43,21 @@ class ActionSpace:
     def gaussian(self) -> GaussianBase | None:
         """The Gaussian at the base of the policy, with arbitrary numbers in it."""
         return gaussian_base(self._probe) if self._probe is not None else None
+
+    def fixed_transforms(self) -> tuple[d.Transform, ...] | None:
+        """The bijection behind the Gaussian, if the actor's mean and stddev go straight into it.
+
+        ``None`` for a distribution that is not known to keep them (``tanh_loc`` does not) or
+        whose bijection may depend on them.
+        """
+        kind = self._sampling.distribution_class
+        keys = list(self._sampling.dist_keys)
+        if kind not in (IndependentNormal, TanhNormal) or keys != ["loc", "scale"]:
+            return None
+        base = self.gaussian
+        if base is None or not bool(base.loc.eq(1).all() and base.scale.eq(1).all()):
+            return None
+        return base.transforms
 
     def bounds(self) -> tuple[Tensor, Tensor]:
         """Lower and upper bounds ``[A]``, infinite where there are none."""

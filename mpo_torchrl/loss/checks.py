@@ -14,6 +14,14 @@ def require_choice(name: str, value: object, choices: tuple[object, ...]) -> Non
         raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}.")
 
 
+def require_scoring_dtype(value: object) -> None:
+    """Raises ``ValueError`` unless it is ``"auto"`` or a floating-point dtype."""
+    if value != "auto" and not (isinstance(value, torch.dtype) and value.is_floating_point):
+        raise ValueError(
+            f"scoring_dtype must be 'auto' or a dtype such as torch.bfloat16, got {value!r}."
+        )
+
+
 def require_at_least_one(name: str, value: int) -> None:
     """Raises ``ValueError`` if a count is below 1."""
     if value < 1:
@@ -36,7 +44,7 @@ def require_keys(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> None:
         )
 
 
-def require_action_shape(key: NestedKey, found: torch.Size, expected: torch.Size) -> None:
+def require_action_shape(key: NestedKey, found: torch.Size, expected: tuple[int, ...]) -> None:
     """Raises ``ValueError`` if the batch's actions are not of the policy's size."""
     if found != expected:
         raise ValueError(

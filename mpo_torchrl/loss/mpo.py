@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import (
     ProbabilisticTensorDictSequential,
     TensorDictModule,
@@ -18,30 +18,37 @@ from tensordict.nn import (
 from torch import Tensor
 from torch import distributions as d
 from torchrl.data import TensorSpec
-from torchrl.objectives.common import LossModule
-from torchrl.objectives.utils import ValueEstimators, dispatch_value_estimator
+from torchrl.objectives.utils import (
+    ValueEstimators,
+    _cache_values,
+    dispatch_value_estimator,
+)
 
 from mpo_torchrl.critic import ScalarCritic
 from mpo_torchrl.critic.scalar import LossFunction
-from mpo_torchrl.dual.multiplier import LagrangeMultiplier, Parametrization
+from mpo_torchrl.distributions import GaussianBase
+from mpo_torchrl.dual.multiplier import Parametrization
 from mpo_torchrl.e_step import SampledEStep
 from mpo_torchrl.e_step.sampled import draw_actions
 from mpo_torchrl.functional import effective_sample_size, nonparametric_kl, nonparametric_weights
 from mpo_torchrl.loss import checks
 from mpo_torchrl.loss.action_space import ActionSpace
+from mpo_torchrl.loss.base import LagrangianLoss
 from mpo_torchrl.loss.networks import (
     borrow_parameters,
     count_critics,
     next_key,
-    reset_network,
     sampling_module,
 )
 from mpo_torchrl.loss.parts import make_e_step, make_m_step
+from mpo_torchrl.loss.policy import Policy
 from mpo_torchrl.loss.schedule import bound
 from mpo_torchrl.m_step import DistributionMStep, Fit, GaussianMStep
+from mpo_torchrl.precision import fast_scoring_dtype
+from mpo_torchrl.stateless import ParameterSets
 
 
-class MPOLoss(LossModule):
+class MPOLoss(LagrangianLoss):
     r"""TorchRL implementation of the MPO loss for continuous actions.
 
     Presented in "Maximum a Posteriori Policy Optimisation"
@@ -104,6 +111,9 @@ class MPOLoss(LossModule):
         separate_losses (bool): keep the critic's loss from training what it shares with the
             actor.
         deactivate_vmap (bool): loop over the critics on every device; on a CPU they always are.
+        scoring_dtype (torch.dtype or str): precision of the critics' hidden layers when they
+            score the E-step; never of their last layer, their targets or their loss. ``"auto"``
+            follows :func:`~mpo_torchrl.precision.fast_scoring_dtype`.
         use_prioritized_weights (str or bool): weigh the critic's loss by the
             ``priority_weight`` of the batch, if it has one (``"auto"``).
         scalar_output_mode (str, optional): with ``reduction="none"`` the diagnostics are left
@@ -185,6 +195,7 @@ class MPOLoss(LossModule):
     qvalue_network_params: TensorDictParams
     target_actor_network_params: TensorDictParams
     target_qvalue_network_params: TensorDictParams
+    network_names = ("actor_network", "qvalue_network")
     _e_step: SampledEStep
     _m_step: GaussianMStep | DistributionMStep
 
@@ -222,20 +233,16 @@ class MPOLoss(LossModule):
         action_spec: TensorSpec | None = None,
         separate_losses: bool = False,
         deactivate_vmap: bool = False,
+        scoring_dtype: torch.dtype | Literal["auto"] = "auto",
         use_prioritized_weights: str | bool = "auto",
         scalar_output_mode: Literal["exclude", "non_tensor"] | None = None,
         e_step: SampledEStep | None = None,
         m_step: GaussianMStep | DistributionMStep | None = None,
     ) -> None:
-        self._in_keys: list[NestedKey] | None = None
-        self._out_keys: list[NestedKey] | None = None
         super().__init__()
+        self._set_output(reduction, scalar_output_mode, use_prioritized_weights)
         checks.require_choice("e_step_critic", e_step_critic, ("online", "target"))
-        checks.require_choice("reduction", reduction, ("none", "mean", "sum"))
-        modes = (None, "exclude", "non_tensor")
-        checks.require_choice("scalar_output_mode", scalar_output_mode, modes)
-        weighted = ("auto", True, False)
-        checks.require_choice("use_prioritized_weights", use_prioritized_weights, weighted)
+        checks.require_scoring_dtype(scoring_dtype)
         checks.require_at_least_one("num_bootstrap_samples", num_bootstrap_samples)
         critic = qvalue_network
         if not isinstance(critic, ScalarCritic):
@@ -248,7 +255,8 @@ class MPOLoss(LossModule):
         self._wire_networks(
             actor_network, num_qvalue_nets, delay_actor, delay_qvalue, separate_losses
         )
-        space = ActionSpace(actor_network, self.tensor_keys.action, action_spec)
+        self._action_spec = action_spec
+        space = self._action_space()
         e_step = e_step or make_e_step(
             space,
             num_action_samples,
@@ -271,11 +279,8 @@ class MPOLoss(LossModule):
         self.delay_qvalue = delay_qvalue
         self.num_bootstrap_samples = num_bootstrap_samples
         self.e_step_critic = e_step_critic
-        self.reduction = reduction
         self.deactivate_vmap = deactivate_vmap
-        self.use_prioritized_weights = use_prioritized_weights
-        self.scalar_output_mode = scalar_output_mode
-        self._seen_finite_batch = False
+        self.scoring_dtype = scoring_dtype
 
     # -- wiring ---------------------------------------------------------------------------
 
@@ -315,44 +320,11 @@ class MPOLoss(LossModule):
             self.add_module(f"alpha_{name}", multiplier)
         like = next((p for p in self.actor_network_params.parameters()), None)
         if like is not None:
-            for multiplier in self._multipliers().values():
+            for multiplier in self.multipliers().values():
                 multiplier.to(device=like.device, dtype=like.dtype)
 
-    def _multipliers(self) -> dict[str, LagrangeMultiplier]:
-        return {
-            name: module
-            for name, module in self._modules.items()
-            if isinstance(module, LagrangeMultiplier)
-        }
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # loss.temperature = 0.5 sets the multiplier, as loss.epsilon = 0.05 sets the bound.
-        if isinstance(value, (int, float)) and "_modules" in self.__dict__:
-            module = self._modules.get(name)
-            if isinstance(module, LagrangeMultiplier):
-                module.assign(value)
-                return
-        super().__setattr__(name, value)
-
-    def dual_parameters(self) -> list[Tensor]:
-        """The temperatures and KL multipliers, which want a learning rate near 1e-2."""
-        return [m.raw for m in self._multipliers().values()]
-
-    def network_parameters(self) -> list[Tensor]:
-        """The trained parameters of actor and critics."""
-        dual = {id(parameter) for parameter in self.dual_parameters()}
-        return [p for p in self.parameters() if p.requires_grad and id(p) not in dual]
-
-    def reset_parameters_recursive(self) -> None:
-        """Draws actor and critics anew, copies them to their targets, resets the duals."""
-        for name in ("actor_network", "qvalue_network"):
-            params = getattr(self, f"{name}_params")
-            reset_network(getattr(self, name), params)
-            target = self._modules.get(f"target_{name}_params")
-            if target is not None:
-                target.data.update_(params.data)
-        for multiplier in self._multipliers().values():
-            multiplier.reset_parameters()
+    def _action_space(self) -> ActionSpace:
+        return ActionSpace(self.actor_network, self.tensor_keys.action, self._action_spec)
 
     def make_value_estimator(self, value_type: Any = None, **hyperparams: Any) -> MPOLoss:
         """Chooses how rewards and next values become targets: TD(0), TD(1) or TD(lambda)."""
@@ -380,38 +352,22 @@ class MPOLoss(LossModule):
 
     # -- keys -----------------------------------------------------------------------------
 
-    @property
-    def in_keys(self) -> list[NestedKey]:
-        """What the loss reads from a batch."""
-        if self._in_keys is None:
-            keys = self.tensor_keys
-            made = {keys.action, *self.actor_network.out_keys}
-            states = [*self.actor_network.in_keys]
-            states += [key for key in self.critic.in_keys if key not in made]
-            following = [*states, keys.reward, keys.done, keys.terminated]
-            entries = [*states, keys.action, *[next_key(key) for key in following]]
-            self._in_keys = list(dict.fromkeys(entries))
-        return self._in_keys
+    def _make_in_keys(self) -> list[NestedKey]:
+        keys = self.tensor_keys
+        made = {keys.action, *self.actor_network.out_keys}
+        states = [*self.actor_network.in_keys]
+        states += [key for key in self.critic.in_keys if key not in made]
+        following = [*states, keys.reward, keys.done, keys.terminated]
+        entries = [*states, keys.action, *[next_key(key) for key in following]]
+        return list(dict.fromkeys(entries))
 
-    @in_keys.setter
-    def in_keys(self, values: list[NestedKey]) -> None:
-        self._in_keys = values
-
-    @property
-    def out_keys(self) -> list[NestedKey]:
-        """The losses and, unless ``reduction="none"`` leaves them out, the diagnostics."""
-        if self._out_keys is None:
-            keys = ["loss_qvalue", "loss_temperature", "loss_actor", "loss_alpha"]
-            if self.reduction != "none" or self.scalar_output_mode == "non_tensor":
-                keys += [*self._multipliers(), "kl_e_step", "effective_sample_size"]
-                keys += [f"kl_{name}" for name in self._m_step.multipliers]
-                keys += [*self._m_step.readings, "q_value"]
-            self._out_keys = keys
-        return self._out_keys
-
-    @out_keys.setter
-    def out_keys(self, values: list[NestedKey]) -> None:
-        self._out_keys = values
+    def _make_out_keys(self) -> list[NestedKey]:
+        keys = ["loss_qvalue", "loss_temperature", "loss_actor", "loss_alpha"]
+        if self.reports_scalars:
+            keys += [*self.multipliers(), "kl_e_step", "effective_sample_size"]
+            keys += [f"kl_{name}" for name in self._m_step.multipliers]
+            keys += [*self._m_step.readings, "q_value"]
+        return keys
 
     # -- the loss -------------------------------------------------------------------------
 
@@ -432,6 +388,7 @@ class MPOLoss(LossModule):
             ValueError: if the batch is empty, a shape is wrong, or the first batch holds
                 numbers that are not finite.
         """
+        reduce = self._reducer(tensordict)
         loss_qvalue, readings = self.qvalue_loss(tensordict)
         improved, reference = self._improve(tensordict)
         loss_temperature, temperature_readings = self._temperature_terms(improved)
@@ -440,13 +397,14 @@ class MPOLoss(LossModule):
 
         losses = {
             "loss_qvalue": loss_qvalue,
-            "loss_temperature": self._reduce_loss(loss_temperature, tensordict),
-            "loss_actor": self._reduce_loss(loss_actor, tensordict),
-            "loss_alpha": self._reduce_loss(loss_alpha, tensordict),
+            "loss_temperature": reduce(loss_temperature),
+            "loss_actor": reduce(loss_actor),
+            "loss_alpha": reduce(loss_alpha),
         }
-        readings.update(temperature_readings)
-        readings.update(self._fit_readings(fit))
-        return self._output(tensordict, losses, readings)
+        readings = {**readings, **temperature_readings, **self._fit_readings(fit)}
+        output = self._output(losses, readings, reduce)
+        self._clear_weakrefs(tensordict, output, *self._parameter_names())
+        return output
 
     def qvalue_loss(self, tensordict: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
         """Part 1 alone: the critic's loss; writes the priority into the batch.
@@ -455,16 +413,15 @@ class MPOLoss(LossModule):
             tuple[Tensor, dict]: the reduced loss, and ``"td_error"`` and ``"q_value"``,
             ``[*B]``, detached.
         """
-        self._check(tensordict)
+        terminated = next_key(self.tensor_keys.terminated)
+        checks.require_keys(tensordict, [key for key in self.in_keys if key != terminated])
+        self._require_first_finite(tensordict)
         target = self._value_target(tensordict)  # [*B]
-        batch = self._batch_view(tensordict, target.shape)
         prediction = self.critic.predict(
-            batch, self._trained_critics(), vmap_randomness=self._vmap_mode(target)
+            tensordict, self._trained_critics, target.shape, vmap_randomness=self._vmap_mode(target)
         )  # [C, *B]
-        loss = self._reduce_loss(
-            self.critic.loss(prediction, target),
-            tensordict,
-            weights=self._priority_weight(tensordict),
+        loss = self._reducer(tensordict)(
+            self.critic.loss(prediction, target), weights=self._priority_weight(tensordict)
         )
         td_error = self.critic.td_error(prediction, target)
         # [*B], or [*B, 1] in a batch that counts the last dimension of its entries as its own.
@@ -490,7 +447,7 @@ class MPOLoss(LossModule):
         """
         improved, _ = self._improve(tensordict)
         loss, readings = self._temperature_terms(improved)
-        return self._reduce_loss(loss, tensordict), readings
+        return self._reducer(tensordict)(loss), readings
 
     def actor_loss(self, tensordict: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
         """Part 4 alone: the loss of the policy, on a fresh E-step unless the batch has one.
@@ -502,7 +459,7 @@ class MPOLoss(LossModule):
         improved, reference = self._improve(tensordict)
         fit = self._fit(tensordict, improved, reference)
         loss, _ = self._policy_terms(fit)
-        return self._reduce_loss(loss, tensordict), self._fit_readings(fit)
+        return self._reducer(tensordict)(loss), self._fit_readings(fit)
 
     def alpha_loss(self, tensordict: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
         """Part 3 alone, its second half: the loss of the KL multipliers.
@@ -513,69 +470,97 @@ class MPOLoss(LossModule):
         improved, reference = self._improve(tensordict)
         fit = self._fit(tensordict, improved, reference)
         _, loss = self._policy_terms(fit)
-        return self._reduce_loss(loss, tensordict), self._fit_readings(fit)
+        return self._reducer(tensordict)(loss), self._fit_readings(fit)
 
     # -- the steps ------------------------------------------------------------------------
 
-    def _policy(self, states: TensorDictBase, params: TensorDictBase) -> d.Distribution:
-        with params.to_module(self.actor_network, preserve_module_state=False):
-            return self.actor_network.get_dist(states)
+    # Caches are dropped when parameters move to another device or precision.
 
-    def _trained_critics(self) -> TensorDictBase:
-        """The critics' parameters; what is borrowed from the actor is the actor's to train."""
-        if not self._borrowed:
-            return self.qvalue_network_params
-        return self.qvalue_network_params.named_apply(
-            lambda key, p: p.detach() if key in self._borrowed else p, nested_keys=True
-        )
+    @property
+    @_cache_values
+    def _policy(self) -> Policy:
+        gaussian = type(self._m_step) is GaussianMStep
+        return Policy(self.actor_network, self._action_space(), as_gaussian=gaussian)
 
-    def _states(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """A copy of what the networks read of the states, which they may write into."""
-        keys = [k for k in self.critic.in_keys if k != self.tensor_keys.action]
-        return tensordict.select(*self.actor_network.in_keys, *keys, strict=False)
+    @property
+    @_cache_values
+    def _online_actor(self) -> ParameterSets:
+        return ParameterSets(self.actor_network_params)
 
-    def _score(self, states: TensorDictBase, action: Tensor, params: TensorDictBase) -> Tensor:
+    @property
+    @_cache_values
+    def _reference_actor(self) -> ParameterSets:
+        return ParameterSets(self.target_actor_network_params)
+
+    @property
+    @_cache_values
+    def _trained_critics(self) -> ParameterSets:
+        # What a critic borrows from the actor is the actor's to train.
+        return ParameterSets(self.qvalue_network_params, frozen=self._borrowed)
+
+    @property
+    @_cache_values
+    def _target_critics(self) -> ParameterSets:
+        return ParameterSets(self.target_qvalue_network_params)
+
+    @property
+    @_cache_values
+    def _scoring_dtype(self) -> torch.dtype:
+        if self.scoring_dtype != "auto":
+            return self.scoring_dtype
+        parameter = next(self.qvalue_network_params.parameters())
+        return fast_scoring_dtype(parameter.device, parameter.dtype)
+
+    def _score(
+        self,
+        states: TensorDictBase,
+        action: Tensor,
+        params: ParameterSets,
+        hidden_dtype: torch.dtype | None = None,
+    ) -> Tensor:
         """Pessimistic values of ``N`` actions a state: ``[*B, N, A]`` to ``[*B, N]``."""
-        batch_dims, num_samples = action.ndim - 2, action.shape[-2]
-        sampled = TensorDict({self.tensor_keys.action: action}, batch_size=action.shape[:-1])
+        *batch, num_samples, _ = action.shape
+        inputs = {self.tensor_keys.action: action}
         for key in self.critic.in_keys:
-            if key != self.tensor_keys.action:
-                state = states.get(key).unsqueeze(batch_dims)
-                sampled.set(
-                    key,
-                    state.expand(
-                        *state.shape[:batch_dims], num_samples, *state.shape[batch_dims + 1 :]
-                    ),
-                )
-        prediction = self.critic.predict(sampled, params, vmap_randomness=self._vmap_mode(action))
+            if key not in inputs:
+                state = states.get(key).unsqueeze(len(batch))
+                inputs[key] = state.expand(*batch, num_samples, *state.shape[len(batch) + 1 :])
+        prediction = self.critic.predict(
+            inputs,
+            params,
+            action.shape[:-1],
+            hidden_dtype=hidden_dtype,
+            vmap_randomness=self._vmap_mode(action),
+        )
         return self.critic.value(prediction)
 
     @torch.no_grad()
     def _value_target(self, tensordict: TensorDictBase) -> Tensor:
         """The critic's target ``[*B]``: rewards and the value of the next state."""
         keys = self.tensor_keys
-        bootstrapped = tensordict.copy()
-        states = self._states(bootstrapped.get("next"))
-        policy = self._policy(states, self.target_actor_network_params)
+        policy, states = self._policy(tensordict.get("next"), self._reference_actor)
         action = draw_actions(policy, self.num_bootstrap_samples)["action"]
-        value = self._score(states, action, self.target_qvalue_network_params)
-        reward = tensordict.get(next_key(keys.reward))
-        checks.require_reward_shape(keys.reward, reward.shape, value.shape[:-1])
+        value = self._score(states, action, self._target_critics)
+        batch = value.shape[:-1]
         taken = tensordict.get(keys.action)
-        checks.require_action_shape(keys.action, taken.shape, (*value.shape[:-1], action.shape[-1]))
+        checks.require_action_shape(keys.action, taken.shape, (*batch, action.shape[-1]))
+        reward = tensordict.get(next_key(keys.reward))
+        checks.require_reward_shape(keys.reward, reward.shape, batch)
+        bootstrapped = tensordict.copy()
         bootstrapped.set(next_key(keys.value), value.mean(-1, keepdim=True))
         return self.value_estimator.value_estimate(bootstrapped).squeeze(-1)
 
     @torch.no_grad()
-    def _improve(self, tensordict: TensorDictBase) -> tuple[TensorDictBase, d.Distribution]:
+    def _improve(
+        self, tensordict: TensorDictBase
+    ) -> tuple[TensorDictBase, d.Distribution | GaussianBase]:
         """The E-step and the reference policy it drew from."""
-        states = self._states(tensordict)
-        reference = self._policy(states, self.target_actor_network_params)
-        target = self.e_step_critic == "target"
-        params = self.target_qvalue_network_params if target else self.qvalue_network_params
+        reference, states = self._policy(tensordict, self._reference_actor)
+        online = self.e_step_critic == "online"
+        params = self._trained_critics if online else self._target_critics
         improved = self._e_step(
             reference,
-            lambda action: self._score(states, action, params),
+            lambda action: self._score(states, action, params, self._scoring_dtype),
             tensordict.get(self.tensor_keys.e_step, None),
         )
         return improved, reference
@@ -595,9 +580,12 @@ class MPOLoss(LossModule):
         return loss, readings
 
     def _fit(
-        self, tensordict: TensorDictBase, improved: TensorDictBase, reference: d.Distribution
+        self,
+        tensordict: TensorDictBase,
+        improved: TensorDictBase,
+        reference: d.Distribution | GaussianBase,
     ) -> Fit:
-        policy = self._policy(self._states(tensordict), self.actor_network_params)
+        policy, _ = self._policy(tensordict, self._online_actor)
         return self._m_step(improved, policy, reference)
 
     def _policy_terms(self, fit: Fit) -> tuple[Tensor, Tensor]:
@@ -613,60 +601,13 @@ class MPOLoss(LossModule):
             readings[f"alpha_{name}"] = self._modules[f"alpha_{name}"]().detach()
         return {**readings, **fit.readings}
 
-    def _priority_weight(self, tensordict: TensorDictBase) -> Tensor | None:
-        """Importance weights; LossModule's own way to them does not look into nested keys."""
-        if not self.use_prioritized_weights:
-            return None
-        return tensordict.get(self.tensor_keys.priority_weight, None)
-
-    # -- input and output -----------------------------------------------------------------
-
     def _vmap_mode(self, like: Tensor) -> str | None:
-        loop = self.deactivate_vmap or like.device.type == "cpu"
-        return None if loop else self.vmap_randomness
+        loop = self.deactivate_vmap or self.critic.ensemble.is_stateless
+        return None if loop or like.device.type == "cpu" else self.vmap_randomness
 
     def _make_vmap(self) -> None:
         """Nothing to prepare: ``set_vmap_randomness`` acts at the next call."""
 
-    def _check(self, tensordict: TensorDictBase) -> None:
-        terminated = next_key(self.tensor_keys.terminated)
-        checks.require_keys(tensordict, [key for key in self.in_keys if key != terminated])
-        if not self._seen_finite_batch and not torch.compiler.is_compiling():
-            # Only once: looking at values makes an accelerator wait.
-            checks.require_finite(tensordict, self.in_keys)
-            self._seen_finite_batch = True
-
-    def _batch_view(self, tensordict: TensorDictBase, batch: torch.Size) -> TensorDictBase:
-        """The batch with the batch size of its states, whatever its owner declared."""
-        if tensordict.batch_size == batch:
-            return tensordict
-        return TensorDict({k: tensordict.get(k) for k in self.critic.in_keys}, batch_size=batch)
-
-    def _output(
-        self,
-        tensordict: TensorDictBase,
-        losses: dict[str, Tensor],
-        readings: dict[str, Tensor],
-    ) -> TensorDictBase:
-        per_state = self.reduction == "none"
-        output = TensorDict(losses, losses["loss_actor"].shape if per_state else ())
-        for key in self.out_keys:
-            reading = readings.get(key)
-            if reading is not None:
-                scalar = self._mean_reading(key, reading, tensordict)
-                output.set_non_tensor(key, scalar) if per_state else output.set(key, scalar)
-        self._clear_weakrefs(
-            tensordict,
-            output,
-            "actor_network_params",
-            "qvalue_network_params",
-            "target_actor_network_params",
-            "target_qvalue_network_params",
-        )
-        return output
-
-    def _mean_reading(self, key: str, reading: Tensor, tensordict: TensorDictBase) -> Tensor:
-        """One number to plot, over the states that the losses count."""
-        if key in self._multipliers():
-            return reading.mean()
-        return self._reduce_loss(reading, tensordict, reduction="mean")
+    def _parameter_names(self) -> list[str]:
+        names = [f"{name}_params" for name in self.network_names]
+        return [*names, *[f"target_{name}" for name in names]]

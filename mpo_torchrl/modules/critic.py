@@ -14,12 +14,44 @@ from mpo_torchrl.modules.bounds import action_range
 from mpo_torchrl.modules.mlp import make_mlp
 
 
-class ActionValueMLP(nn.Module):
-    """The value of an action in a state, the action clipped to its bounds.
+class JoinAction(nn.Module):
+    """Puts an observation and an action side by side, the action clipped to its bounds.
 
     What lies outside the bounds acts as the bound itself does, so the critic shall not tell
-    them apart; an unsquashed policy learns to stay inside from its penalty. Actions enter the
-    network as fractions of half their range.
+    them apart; an unsquashed policy learns to stay inside from its penalty. Actions enter as
+    fractions of half their range.
+
+    Args:
+        action_spec (TensorSpec): the action's spec, ``[A]``.
+
+    Examples:
+        >>> import torch
+        >>> from torchrl.data import Bounded
+        >>> from mpo_torchrl.modules import JoinAction
+        >>> join = JoinAction(Bounded(-2.0, 2.0, shape=(1,)))
+        >>> join(torch.zeros(1, 2), torch.tensor([[3.0]]))
+        tensor([[0., 0., 1.]])
+    """
+
+    middle: Tensor
+    half_range: Tensor
+
+    def __init__(self, action_spec: TensorSpec) -> None:
+        super().__init__()
+        middle, half_range, self.bounded = action_range(action_spec)
+        self.register_buffer("middle", middle)
+        self.register_buffer("half_range", half_range)
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        """``[*B, O]`` and ``[*B, A]`` to ``[*B, O + A]``."""
+        action = (action - self.middle) / self.half_range
+        if self.bounded:
+            action = action.clamp(-1.0, 1.0)
+        return torch.cat([observation, action], dim=-1)
+
+
+class ActionValueMLP(nn.Sequential):
+    """The value of an action in a state: :class:`JoinAction`, then a multilayer perceptron.
 
     Args:
         observation_size (int): size of the observation vector.
@@ -38,8 +70,7 @@ class ActionValueMLP(nn.Module):
         torch.Size([5, 1])
     """
 
-    middle: Tensor
-    half_range: Tensor
+    is_chain = True  # its children are called one after another, the first with all inputs
 
     def __init__(
         self,
@@ -49,19 +80,14 @@ class ActionValueMLP(nn.Module):
         num_cells: Sequence[int] = (256, 256),
         layer_norm: bool = True,
     ) -> None:
-        super().__init__()
-        middle, half_range, self.bounded = action_range(action_spec)
-        self.register_buffer("middle", middle)
-        self.register_buffer("half_range", half_range)
-        size = action_spec.shape[-1]
-        self.body = make_mlp(observation_size + size, 1, num_cells, layer_norm=layer_norm)
+        in_features = observation_size + action_spec.shape[-1]
+        body = make_mlp(in_features, 1, num_cells, layer_norm=layer_norm)
+        super().__init__(JoinAction(action_spec), body)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """Values ``[*B, 1]`` of actions ``[*B, A]`` in states ``[*B, O]``."""
-        action = (action - self.middle) / self.half_range
-        if self.bounded:
-            action = action.clamp(-1.0, 1.0)
-        return self.body(torch.cat([observation, action], dim=-1))
+        join, body = self
+        return body(join(observation, action))
 
 
 def make_critics(

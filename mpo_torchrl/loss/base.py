@@ -1,0 +1,168 @@
+"""What every loss of the family has: multipliers, one way to reduce, one way to report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from tensordict import NestedKey, TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.objectives.common import LossModule
+
+from mpo_torchrl.dual.multiplier import LagrangeMultiplier
+from mpo_torchrl.loss import checks
+from mpo_torchrl.loss.networks import reset_network
+
+Reduce = Callable[..., Tensor]
+
+
+class LagrangianLoss(LossModule):
+    """A loss whose Lagrange multipliers are trained beside its networks.
+
+    The multipliers are submodules; their names are those of their diagnostics. Subclasses set
+    ``reduction``, ``scalar_output_mode`` and ``use_prioritized_weights``, and name the networks
+    that they converted in ``network_names``.
+    """
+
+    network_names: tuple[str, ...] = ()
+
+    reduction: str
+    scalar_output_mode: str | None
+    use_prioritized_weights: str | bool
+
+    def __init__(self) -> None:
+        self._in_keys: list[NestedKey] | None = None
+        self._out_keys: list[NestedKey] | None = None
+        super().__init__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Caches hold the parameters of this very loss: a copy makes its own.
+        return {key: value for key, value in self.__dict__.items() if key != "_cache"}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # loss.temperature = 0.5 sets the multiplier, as loss.epsilon = 0.05 sets the bound.
+        if isinstance(value, (int, float)) and "_modules" in self.__dict__:
+            module = self._modules.get(name)
+            if isinstance(module, LagrangeMultiplier):
+                module.assign(value)
+                return
+        super().__setattr__(name, value)
+
+    def multipliers(self) -> dict[str, LagrangeMultiplier]:
+        """The trained multipliers by name."""
+        modules = self._modules.items()
+        return {name: m for name, m in modules if isinstance(m, LagrangeMultiplier)}
+
+    def dual_parameters(self) -> list[Tensor]:
+        """The temperatures and KL multipliers, which want a learning rate near 1e-2."""
+        return [multiplier.raw for multiplier in self.multipliers().values()]
+
+    def network_parameters(self) -> list[Tensor]:
+        """The trained parameters of the networks."""
+        dual = {id(parameter) for parameter in self.dual_parameters()}
+        return [p for p in self.parameters() if p.requires_grad and id(p) not in dual]
+
+    def reset_parameters_recursive(self) -> None:
+        """Draws the networks anew, copies them to their targets, resets the multipliers."""
+        for name in self.network_names:
+            params = getattr(self, f"{name}_params")
+            reset_network(getattr(self, name), params)
+            target = self._modules.get(f"target_{name}_params")
+            if target is not None:
+                target.data.update_(params.data)
+        for multiplier in self.multipliers().values():
+            multiplier.reset_parameters()
+
+    def _set_output(
+        self, reduction: str, scalar_output_mode: str | None, use_prioritized_weights: str | bool
+    ) -> None:
+        checks.require_choice("reduction", reduction, ("none", "mean", "sum"))
+        modes = (None, "exclude", "non_tensor")
+        checks.require_choice("scalar_output_mode", scalar_output_mode, modes)
+        weighted = ("auto", True, False)
+        checks.require_choice("use_prioritized_weights", use_prioritized_weights, weighted)
+        self.reduction = reduction
+        self.scalar_output_mode = scalar_output_mode
+        self.use_prioritized_weights = use_prioritized_weights
+
+    @property
+    def reports_scalars(self) -> bool:
+        """Whether the output has diagnostics; with ``reduction="none"`` only if asked for."""
+        return self.reduction != "none" or self.scalar_output_mode == "non_tensor"
+
+    @property
+    def out_keys(self) -> list[NestedKey]:
+        """The losses and, unless ``reduction="none"`` leaves them out, the diagnostics."""
+        if self._out_keys is None:
+            self._out_keys = self._make_out_keys()
+        return self._out_keys
+
+    @out_keys.setter
+    def out_keys(self, values: list[NestedKey]) -> None:
+        self._out_keys = values
+
+    @property
+    def in_keys(self) -> list[NestedKey]:
+        """What the loss reads from a batch."""
+        if self._in_keys is None:
+            self._in_keys = self._make_in_keys()
+        return self._in_keys
+
+    @in_keys.setter
+    def in_keys(self, values: list[NestedKey]) -> None:
+        self._in_keys = values
+
+    def _make_in_keys(self) -> list[NestedKey]:
+        raise NotImplementedError
+
+    def _make_out_keys(self) -> list[NestedKey]:
+        raise NotImplementedError
+
+    def _priority_weight(self, tensordict: TensorDictBase) -> Tensor | None:
+        """Importance weights; LossModule's own way to them does not look into nested keys."""
+        if not self.use_prioritized_weights:
+            return None
+        return tensordict.get(self.tensor_keys.priority_weight, None)
+
+    def _reducer(self, tensordict: TensorDictBase) -> Reduce:
+        """How to reduce ``[*B]`` over this batch, its masks looked up once."""
+        masked = any(tensordict.get(key, None) is not None for key in self._loss_mask_keys())
+
+        def reduce(
+            loss: Tensor, reduction: str | None = None, weights: Tensor | None = None
+        ) -> Tensor:
+            reduction = self.reduction if reduction is None else reduction
+            if masked or weights is not None:
+                return self._reduce_loss(loss, tensordict, reduction=reduction, weights=weights)
+            if reduction == "mean":
+                return loss.mean()
+            return loss.sum() if reduction == "sum" else loss
+
+        return reduce
+
+    def _output(
+        self, losses: dict[str, Tensor], readings: dict[str, Tensor], reduce: Reduce
+    ) -> TensorDictBase:
+        """The losses and, for every reading of ``out_keys``, its mean over the states."""
+        if self.reports_scalars:
+            multipliers = self.multipliers()
+            readings = {
+                key: (readings[key].mean() if key in multipliers else reduce(readings[key], "mean"))
+                for key in self.out_keys
+                if key in readings
+            }
+        if self.reduction != "none":
+            return TensorDict({**losses, **(readings if self.reports_scalars else {})})
+        output = TensorDict(losses, next(iter(losses.values())).shape)
+        for key, reading in readings.items() if self.reports_scalars else ():
+            output.set_non_tensor(key, reading)
+        return output
+
+    def _require_first_finite(self, tensordict: TensorDictBase) -> None:
+        """Raises if the first batch holds numbers that are not finite; once, since it waits."""
+        if not self._seen_finite_batch and not torch.compiler.is_compiling():
+            checks.require_finite(tensordict, self.in_keys)
+            self._seen_finite_batch = True
+
+    _seen_finite_batch = False

@@ -1,0 +1,167 @@
+"""Networks as plain functions of parameters and tensors.
+
+An update calls its networks nine times with six sets of parameters. Swapping parameters into
+a module and passing a TensorDict through it costs more than the arithmetic of a small layer;
+a network that is a chain of layers needs neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from copy import copy
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+from tensordict.nn import TensorDictModule, TensorDictModuleBase
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torchrl.modules import MLP, SafeModule, ValueOperator
+
+Parameters = dict[str, Tensor]
+
+
+class ParameterSets:
+    """``C`` sets of parameters of one network, under the names its modules give them.
+
+    Args:
+        params (TensorDictBase): ``[C]`` stacked parameters, or ``[]`` for a single set.
+        frozen (collection of NestedKey): parameters that are not to be trained from here.
+    """
+
+    def __init__(self, params: TensorDictBase, frozen: Collection[NestedKey] = ()) -> None:
+        if frozen:
+            params = params.named_apply(
+                lambda key, p: p.detach() if key in frozen else p, nested_keys=True
+            )
+        self.params = params
+        self.count = params.shape[0] if params.batch_dims else 1
+        # The tensors themselves, not copies: in-place updates are seen without a new look-up.
+        self._leaves: Parameters = {
+            key if isinstance(key, str) else ".".join(key): value
+            for key, value in params.items(include_nested=True, leaves_only=True)
+        }
+
+    def members(self) -> list[Parameters]:
+        """Each set by itself, connected to the stacked parameters if gradients are on."""
+        if not self.params.batch_dims:
+            return [self._leaves]
+        unbound = {name: leaf.unbind(0) for name, leaf in self._leaves.items()}
+        return [{name: rows[c] for name, rows in unbound.items()} for c in range(self.count)]
+
+
+class StatelessNetwork:
+    """A TensorDict module whose network is a chain of layers, called without either.
+
+    Args:
+        network (TensorDictModule): the module, supported by :meth:`supports`.
+        prefix (str): what precedes the names of its parameters.
+    """
+
+    def __init__(self, network: TensorDictModule, prefix: str = "") -> None:
+        self.in_keys = list(network.in_keys)
+        self._joins_inputs = type(network.module) is MLP
+        self._layers = [
+            _Layer(layer, name) for layer, name in _chain(network.module, f"{prefix}module.")
+        ]
+        linear = [i for i, layer in enumerate(self._layers) if layer.kind is nn.Linear]
+        self._last_linear = linear[-1] if linear else -1
+
+    @staticmethod
+    def supports(network: TensorDictModuleBase) -> bool:
+        """Whether the chain computes just what calling the module would."""
+        return type(network) in (TensorDictModule, SafeModule, ValueOperator) and not any(
+            module._forward_hooks
+            or module._forward_pre_hooks
+            or parametrize.is_parametrized(module)
+            or any(nn.parameter.is_lazy(p) for p in module.parameters(recurse=False))
+            for module in network.modules()
+        )
+
+    def __call__(
+        self,
+        params: Parameters,
+        inputs: tuple[Tensor, ...],
+        hidden_dtype: torch.dtype | None = None,
+    ) -> Tensor | tuple[Tensor, ...]:
+        """What the network's last layer returns.
+
+        Args:
+            params (dict): parameters and buffers by name.
+            inputs (tuple of Tensor): what stands under the network's ``in_keys``.
+            hidden_dtype (torch.dtype, optional): compute every linear layer but the last, and
+                what lies between them, in this precision. The last one and what follows run
+                in that of their parameters.
+        """
+        if self._joins_inputs and len(inputs) > 1:
+            inputs = (torch.cat(inputs, -1),)
+        output: Tensor | tuple[Tensor, ...] = inputs
+        fresh = False  # whether the tensor at hand is ours to overwrite
+        for index, layer in enumerate(self._layers):
+            if fresh and layer.kind in _IN_PLACE:
+                output = _IN_PLACE[layer.kind](layer.module, output)
+                continue
+            dtype = hidden_dtype if index < self._last_linear else None
+            output = layer(params, output if isinstance(output, tuple) else (output,), dtype)
+            fresh = layer.kind is nn.Linear and not torch.is_grad_enabled()
+        return output
+
+
+class _Layer:
+    """One layer of a chain as a function of its parameters."""
+
+    def __init__(self, module: nn.Module, prefix: str) -> None:
+        self.module = module
+        self.kind = type(module)
+        self._names = {
+            name: f"{prefix}{name}"
+            for name, _ in (*module.named_parameters(), *module.named_buffers())
+        }
+        # A copy of its own to put parameters into; modules with children go the general way.
+        self._shell = copy(module) if self._names and not list(module.children()) else None
+        if self._shell is not None:
+            self._shell._parameters = dict(module._parameters)
+            self._shell._buffers = dict(module._buffers)
+
+    def __call__(
+        self, params: Parameters, inputs: tuple[Tensor, ...], dtype: torch.dtype | None
+    ) -> Tensor | tuple[Tensor, ...]:
+        own = {name: params[full] for name, full in self._names.items() if full in params}
+        if self.kind is nn.Linear:
+            weight, bias = own["weight"], own.get("bias")
+            if dtype is not None:
+                weight, bias = weight.to(dtype), bias if bias is None else bias.to(dtype)
+            return nn.functional.linear(inputs[0].to(weight.dtype), weight, bias)
+        if self.kind is nn.LayerNorm:
+            x, weight, bias = inputs[0], own.get("weight"), own.get("bias")
+            if dtype is not None:
+                weight = weight if weight is None else weight.to(dtype)
+                bias = bias if bias is None else bias.to(dtype)
+            return nn.functional.layer_norm(
+                x, self.module.normalized_shape, weight, bias, self.module.eps
+            )
+        if not own:
+            return self.module(*inputs)
+        if self._shell is None or torch.compiler.is_compiling():
+            return torch.func.functional_call(self.module, own, inputs)
+        for name, value in own.items():
+            store = (
+                self._shell._buffers if name in self._shell._buffers else self._shell._parameters
+            )
+            store[name] = value
+        return self._shell(*inputs)
+
+
+_IN_PLACE = {
+    nn.ReLU: lambda layer, x: x.relu_(),
+    nn.Tanh: lambda layer, x: x.tanh_(),
+    nn.ELU: lambda layer, x: nn.functional.elu_(x, layer.alpha),
+}
+
+
+def _chain(module: nn.Module, prefix: str) -> Iterator[tuple[nn.Module, str]]:
+    """The layers in the order of their calls, with the prefix of their parameters' names."""
+    if type(module) in (nn.Sequential, MLP) or getattr(module, "is_chain", False):
+        for name, child in module.named_children():
+            yield from _chain(child, f"{prefix}{name}.")
+    else:
+        yield module, prefix
