@@ -196,6 +196,7 @@ class MPOLoss(LagrangianLoss):
     target_actor_network_params: TensorDictParams
     target_qvalue_network_params: TensorDictParams
     network_names = ("actor_network", "qvalue_network")
+    _policy: Policy
     _e_step: SampledEStep
     _m_step: GaussianMStep | DistributionMStep
 
@@ -281,6 +282,7 @@ class MPOLoss(LagrangianLoss):
         self.e_step_critic = e_step_critic
         self.deactivate_vmap = deactivate_vmap
         self.scoring_dtype = scoring_dtype
+        self._adapt()
 
     # -- wiring ---------------------------------------------------------------------------
 
@@ -322,6 +324,21 @@ class MPOLoss(LagrangianLoss):
         if like is not None:
             for multiplier in self.multipliers().values():
                 multiplier.to(device=like.device, dtype=like.dtype)
+
+    def _adapt(self) -> None:
+        """Settles what follows from the device and the precision of the networks."""
+        gaussian = type(self._m_step) is GaussianMStep
+        policy = Policy(self.actor_network, self._action_space(), as_gaussian=gaussian)
+        self.__dict__["_policy"] = policy
+        self._hidden_dtype = self.scoring_dtype
+        if self.scoring_dtype == "auto":
+            parameter = next(self.qvalue_network_params.parameters())
+            self._hidden_dtype = fast_scoring_dtype(parameter.device, parameter.dtype)
+
+    def _apply(self, fn: Any) -> MPOLoss:
+        super()._apply(fn)
+        self._adapt()
+        return self
 
     def _action_space(self) -> ActionSpace:
         return ActionSpace(self.actor_network, self.tensor_keys.action, self._action_spec)
@@ -478,12 +495,6 @@ class MPOLoss(LagrangianLoss):
 
     @property
     @_cache_values
-    def _policy(self) -> Policy:
-        gaussian = type(self._m_step) is GaussianMStep
-        return Policy(self.actor_network, self._action_space(), as_gaussian=gaussian)
-
-    @property
-    @_cache_values
     def _online_actor(self) -> ParameterSets:
         return ParameterSets(self.actor_network_params)
 
@@ -502,14 +513,6 @@ class MPOLoss(LagrangianLoss):
     @_cache_values
     def _target_critics(self) -> ParameterSets:
         return ParameterSets(self.target_qvalue_network_params)
-
-    @property
-    @_cache_values
-    def _scoring_dtype(self) -> torch.dtype:
-        if self.scoring_dtype != "auto":
-            return self.scoring_dtype
-        parameter = next(self.qvalue_network_params.parameters())
-        return fast_scoring_dtype(parameter.device, parameter.dtype)
 
     def _score(
         self,
@@ -560,7 +563,7 @@ class MPOLoss(LagrangianLoss):
         params = self._trained_critics if online else self._target_critics
         improved = self._e_step(
             reference,
-            lambda action: self._score(states, action, params, self._scoring_dtype),
+            lambda action: self._score(states, action, params, self._hidden_dtype),
             tensordict.get(self.tensor_keys.e_step, None),
         )
         return improved, reference
