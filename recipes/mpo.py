@@ -87,7 +87,7 @@ def train(config: MPOConfig) -> dict[str, Any]:
     try:
         with progress, stop_request() as stop:
             for batch in collector:
-                data = transitions(batch, env_steps, config.total_timesteps)
+                data = transitions(batch, loss.in_keys, env_steps, config.total_timesteps)
                 replay_buffer.extend(data)
                 env_steps += data.numel()
 

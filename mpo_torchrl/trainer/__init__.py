@@ -32,9 +32,11 @@ from mpo_torchrl.trainer.results import (
 )
 from mpo_torchrl.trainer.seeding import seed_everything
 from mpo_torchrl.trainer.table_logger import TableLogger
+from mpo_torchrl.trainer.trainer import MPOTrainer
 
 __all__ = [
     "MPOConfig",
+    "MPOTrainer",
     "MeanPolicy",
     "NonFiniteError",
     "SettingError",

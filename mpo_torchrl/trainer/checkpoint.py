@@ -20,6 +20,10 @@ from torchrl.checkpoint import Checkpoint, CheckpointAdapter, CheckpointError
 from mpo_torchrl.trainer.config import MPOConfig
 
 
+class DimensionError(ValueError):
+    """What the file holds does not fit the component."""
+
+
 class WeightsOnlyAdapter(CheckpointAdapter):
     """Keeps a ``state_dict`` in one file that :func:`torch.load` reads with ``weights_only``."""
 
@@ -46,6 +50,7 @@ class WeightsOnlyAdapter(CheckpointAdapter):
         """Read the component's state from the folder ``path``; code in it is refused."""
         del tensor_load_kwargs  # none of them may weaken weights_only
         state = torch.load(path / self.filename, map_location=map_location, weights_only=True)
+        _check_shapes(state, component.state_dict())
         component.load_state_dict(state, *args, **kwargs)
 
 
@@ -91,7 +96,7 @@ def load_checkpoint(path: str | Path, **components: Any) -> dict[str, int]:
         _checkpoint(components).load(path, map_location="cpu")
     except CheckpointError as error:
         raise CheckpointError(f"checkpoint {str(path)!r} {_reason(error)}") from error
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+    except (zipfile.BadZipFile, OSError, EOFError, KeyError) as error:
         raise CheckpointError(f"checkpoint {str(path)!r} is damaged: {error}") from error
     return metadata["counters"]
 
@@ -139,12 +144,24 @@ def _metadata(path: str | Path) -> dict[str, Any]:
     return metadata
 
 
+def _check_shapes(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Compare before anything is overwritten: a half-loaded network is worse than none."""
+    for name, value in own.items():
+        if not isinstance(value, torch.Tensor):
+            continue
+        if not isinstance(state.get(name), torch.Tensor):
+            raise DimensionError(f"it lacks {name!r}")
+        if state[name].shape != value.shape:
+            raise DimensionError(
+                f"{name!r} is {list(state[name].shape)} in the file, {list(value.shape)} here"
+            )
+
+
 def _reason(error: CheckpointError) -> str:
     """Why a component could not be loaded, in one sentence."""
     cause = error.__cause__
     if isinstance(cause, pickle.UnpicklingError):
         return "holds something other than tensors and plain values; it was not loaded."
-    if isinstance(cause, (RuntimeError, ValueError)) and "size mismatch" in str(cause):
-        first = next(line for line in str(cause).splitlines() if "size mismatch" in line)
-        return f"is of other dimensions: {first.strip()}"
+    if isinstance(cause, DimensionError):
+        return f"is of other dimensions: {cause}."
     return f"cannot be loaded: {str(cause or error).splitlines()[0]}"

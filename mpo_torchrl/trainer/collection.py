@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
@@ -11,14 +13,6 @@ from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType
 
 from mpo_torchrl.trainer.config import MPOConfig
-
-NUMBER_KEYS: tuple[NestedKey, ...] = (
-    "observation",
-    "action",
-    ("next", "observation"),
-    ("next", "reward"),
-)
-FLAG_KEYS: tuple[NestedKey, ...] = (("next", "done"), ("next", "terminated"))
 
 
 class NonFiniteError(ValueError):
@@ -42,6 +36,7 @@ def make_collector(env: EnvBase, policy: TensorDictModuleBase, config: MPOConfig
         storing_device="cpu",
         exploration_type=ExplorationType.RANDOM,
         track_traj_ids=False,
+        auto_register_policy_transforms=False,  # the policy has no memory to be reset
     )
 
 
@@ -51,13 +46,16 @@ def make_replay_buffer(config: MPOConfig) -> ReplayBuffer:
     return ReplayBuffer(storage=storage, batch_size=config.batch_size)
 
 
-def transitions(batch: TensorDictBase, env_steps: int, limit: int) -> TensorDictBase:
+def transitions(
+    batch: TensorDictBase, keys: Sequence[NestedKey], env_steps: int, limit: int
+) -> TensorDictBase:
     """What learning reads of a collected batch, checked and cut where the run ends.
 
-    The policy's outputs are left out: during the random steps they would be stale.
+    Nothing else is kept: the policy's outputs are stale while actions are random.
 
     Args:
         batch (TensorDictBase): ``[T]``, as collected.
+        keys (sequence of NestedKey): what learning reads, the ``in_keys`` of the loss.
         env_steps (int): steps collected before this batch.
         limit (int): steps of the whole run.
 
@@ -67,13 +65,13 @@ def transitions(batch: TensorDictBase, env_steps: int, limit: int) -> TensorDict
     Raises:
         NonFiniteError: on a NaN or an infinity; the step and the key are named.
     """
-    batch = batch.select(*NUMBER_KEYS, *FLAG_KEYS)[: limit - env_steps]
-    for key in NUMBER_KEYS:
+    batch = batch.select(*keys)[: limit - env_steps]
+    for key in keys:
         finite = batch.get(key).isfinite().all(-1)  # [T']
         if not finite.all():
             step = env_steps + int(finite.int().argmin()) + 1
             raise NonFiniteError(
-                f"the environment step {step} has a number under {key!r} that is not finite."
+                f"environment step {step} brought a NaN or an infinity as {key!r}."
             )
     return batch
 

@@ -64,12 +64,17 @@ def run_from_command_line(
         return
     torchrl_logger.setLevel(logging.WARNING)
     for handler in torchrl_logger.handlers:  # TorchRL talks on stdout, which is for results
-        handler.setStream(sys.stderr)  # type: ignore[attr-defined]
+        handler.setStream(sys.stderr)
     ConfigStore.instance().store(name="mpo_settings", node=MPOConfig)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them
 
     def job(settings: DictConfig) -> float:
-        metrics = train(_to_config(settings))
+        try:
+            metrics = train(_to_config(settings))
+        except SettingError as error:
+            _stop(error, 2)
+        except (NonFiniteError, CheckpointError, OSError) as error:
+            _stop(error, 1)
         print(f"mean_reward: {metrics['mean_reward']}", flush=True)
         return metrics["mean_reward"]
 
@@ -82,8 +87,6 @@ def run_from_command_line(
             _stop(error, 2)
         except (HydraException, OmegaConfBaseException) as error:
             _stop(_translate(error), 2)
-        except (NonFiniteError, CheckpointError, OSError) as error:
-            _stop(error, 1)
 
 
 def _to_config(settings: DictConfig) -> MPOConfig:
@@ -123,6 +126,8 @@ def _translate(error: Exception) -> str:
     name = getattr(cause, "full_key", None)
     if name in fields:
         return f"{name} must be {valid_range(fields[name])}: {reason}"
+    if "parsing override" in reason:
+        return f"{reason}: write setting=value."
     return reason
 
 

@@ -58,10 +58,6 @@ class MPOConfig:
         Traceback (most recent call last):
         ...
         mpo_torchrl.trainer.config.SettingError: gamma must be a number >= 0 and <= 1, got 1.5.
-        >>> MPOConfig.from_mapping({"gama": 0.9})
-        Traceback (most recent call last):
-        ...
-        mpo_torchrl.trainer.config.SettingError: 'gama' is not a setting; the nearest one is 'gamma'.
     """
 
     # The run

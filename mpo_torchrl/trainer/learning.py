@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, cast
+
 import torch
 from tensordict import TensorDictBase
 from torch import Tensor
@@ -11,6 +13,7 @@ from torchrl.objectives import LossModule, SoftUpdate
 
 from mpo_torchrl.loss import MPOLoss
 from mpo_torchrl.modules import make_actor, make_critics
+from mpo_torchrl.modules.actor import PolicyKind
 from mpo_torchrl.trainer.collection import NonFiniteError
 from mpo_torchrl.trainer.config import MPOConfig
 
@@ -18,23 +21,28 @@ from mpo_torchrl.trainer.config import MPOConfig
 def make_loss(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, MPOLoss]:
     """Actor and loss for an environment; the loss owns actor, critics, targets and duals."""
     observation_size = env.observation_spec["observation"].shape[-1]
-    network = {"num_cells": (config.hidden, config.hidden), "layer_norm": config.layer_norm}
     actor = make_actor(
         observation_size,
         env.action_spec,
-        policy=config.policy,
+        num_cells=(config.hidden, config.hidden),
+        policy=cast(PolicyKind, config.policy),
         init_stddev=config.init_stddev,
-        **network,
+        layer_norm=config.layer_norm,
     )
     critics = make_critics(
-        observation_size, env.action_spec, num_critics=config.num_critics, **network
+        observation_size,
+        env.action_spec,
+        num_critics=config.num_critics,
+        num_cells=(config.hidden, config.hidden),
+        layer_norm=config.layer_norm,
     )
     loss = MPOLoss(
         actor,
         critics,
+        num_qvalue_nets=config.num_critics,
         num_action_samples=config.n_action_samples,
         num_bootstrap_samples=config.n_bootstrap_samples,
-        e_step_critic=config.e_step_critic,
+        e_step_critic=cast(Literal["online", "target"], config.e_step_critic),
         epsilon=config.epsilon,
         epsilon_mean=config.epsilon_mean,
         epsilon_stddev=config.epsilon_stddev,

@@ -1,0 +1,265 @@
+"""MPO as a TorchRL trainer: three lines from an environment's name to a trained policy."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensordict import TensorDictBase
+from torchrl.collectors import BaseCollector
+from torchrl.data import ReplayBuffer
+from torchrl.envs import EnvBase
+from torchrl.objectives.utils import TargetNetUpdater
+from torchrl.record.loggers import Logger
+from torchrl.trainers import (
+    ReplayBufferTrainer,
+    TargetNetUpdaterHook,
+    Trainer,
+)
+
+from mpo_torchrl.loss import MPOLoss
+from mpo_torchrl.trainer.checkpoint import load_checkpoint, read_config, save_checkpoint
+from mpo_torchrl.trainer.collection import NonFiniteError, make_collector, make_replay_buffer
+from mpo_torchrl.trainer.config import MPOConfig
+from mpo_torchrl.trainer.environment import make_env
+from mpo_torchrl.trainer.evaluation import evaluate, make_evaluation_env
+from mpo_torchrl.trainer.hooks import Evaluate, KeepTransitions, UpdateStepper
+from mpo_torchrl.trainer.learning import (
+    diagnose,
+    is_finite,
+    make_loss,
+    make_optimizer,
+    make_target_updater,
+)
+from mpo_torchrl.trainer.policy import MeanPolicy
+from mpo_torchrl.trainer.results import final_metrics, progress_row, write_metrics
+from mpo_torchrl.trainer.seeding import seed_everything
+from mpo_torchrl.trainer.table_logger import TableLogger
+
+
+class MPOTrainer(Trainer):
+    """Collects, learns and evaluates; :meth:`from_env` builds every part from settings.
+
+    The same settings and seed give the same parameters, bit for bit, as ``recipes/mpo.py``. With
+    ``run_dir`` set, the folder receives ``progress.csv``, ``checkpoint.zip`` and ``metrics.json``;
+    without it nothing is written.
+
+    Keyword Args:
+        collector (BaseCollector): the source of transitions.
+        loss_module (MPOLoss): what is trained.
+        optimizer (torch.optim.Optimizer): steps networks and duals.
+        replay_buffer (ReplayBuffer): transitions are put there and sampled from there.
+        target_net_updater (TargetNetUpdater): steps the targets after each update.
+        config (MPOConfig): the settings the parts were made from.
+        logger (Logger, optional): one of TorchRL's; receives a row of metrics an evaluation.
+        **kwargs: further arguments of :class:`torchrl.trainers.Trainer`.
+
+    Examples:
+        >>> from mpo_torchrl import MPOTrainer
+        >>> trainer = MPOTrainer.from_env(
+        ...     "Pendulum-v1", seed=42, learning_starts=20, hidden=16, eval_episodes=1,
+        ...     progress_bar=False
+        ... )
+        >>> metrics = trainer.train(total_timesteps=40)
+        >>> metrics["env_steps"], metrics["updates"]
+        (40, 30)
+        >>> trainer.policy(torch.zeros(3)).shape
+        torch.Size([1])
+    """
+
+    collector: BaseCollector
+
+    def __init__(
+        self,
+        *,
+        collector: BaseCollector,
+        loss_module: MPOLoss,
+        optimizer: torch.optim.Optimizer,
+        replay_buffer: ReplayBuffer,
+        target_net_updater: TargetNetUpdater,
+        config: MPOConfig,
+        logger: Logger | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.config = config
+        self.stepper = UpdateStepper()
+        super().__init__(
+            collector=collector,
+            total_frames=config.total_timesteps,
+            frame_skip=1,
+            optim_steps_per_batch=config.updates_per_batch,
+            loss_module=loss_module,
+            optimizer=optimizer,
+            optimization_stepper=self.stepper,
+            replay_buffer=replay_buffer,
+            target_net_updater=target_net_updater,
+            logger=logger,
+            progress_bar=config.progress_bar,
+            log_interval=0,
+            auto_log_optim_steps=False,
+            **kwargs,
+        )
+        # TorchRL keeps these on the class: two trainers would share them.
+        self.collected_frames = self._optim_count = self._last_save = 0
+        self._last_log: dict[str, int] = {}
+        self._seconds, self._start = 0.0, time.perf_counter()
+        self._evaluated_at: int | None = None
+        self.returns = torch.empty(0)  # of the last evaluation
+
+        self.register_op("batch_process", KeepTransitions(self))
+        self.register_op("process_optim_batch", ReplayBufferTrainer(replay_buffer).sample)
+        self.register_op("post_optim", TargetNetUpdaterHook(target_net_updater))
+        self.register_op("post_steps", lambda: self.collector.update_policy_weights_())
+        self.register_op("post_steps_log", Evaluate(self, config.eval_every))
+
+    @classmethod
+    def from_env(cls, env: str, **settings: Any) -> MPOTrainer:
+        """A trainer for a Gymnasium id; ``settings`` are those of :class:`MPOConfig`.
+
+        Raises:
+            SettingError: if a setting is unknown or impossible, or the environment unsuited.
+        """
+        return cls.from_config(MPOConfig.from_mapping({"env": env, **settings}))
+
+    @classmethod
+    def from_config(cls, config: MPOConfig, logger: Logger | None = None) -> MPOTrainer:
+        """A trainer with every part made from settings, in the order of ``recipes/mpo.py``."""
+        if config.num_threads:
+            torch.set_num_threads(config.num_threads)
+        seed_everything(config.seed)
+        env = make_env(config.env)
+        env.set_seed(config.seed)
+        actor, loss = make_loss(env, config)
+        optimizer = make_optimizer(loss, config)
+        target_updater = make_target_updater(loss, config)
+        if logger is None and config.run_dir:
+            logger = TableLogger("progress", config.run_dir)
+        return cls(
+            collector=make_collector(env, actor, config),
+            loss_module=loss,
+            optimizer=optimizer,
+            replay_buffer=make_replay_buffer(config),
+            target_net_updater=target_updater,
+            config=config,
+            logger=logger,
+        )
+
+    @cached_property
+    def policy(self) -> MeanPolicy:
+        """The policy for use: an observation, or a TensorDict with one, gives the mean action."""
+        return MeanPolicy(self.loss_module.actor_network)
+
+    @cached_property
+    def evaluation_env(self) -> EnvBase:
+        """The environments of an evaluation, made when the first one is due."""
+        return make_evaluation_env(self.config)
+
+    @property
+    def updates(self) -> int:
+        """Optimizer steps so far."""
+        return self._optim_count
+
+    def train(self, total_timesteps: int | None = None) -> dict[str, Any]:
+        """Train until ``total_timesteps`` steps were taken in all; may be called again for more.
+
+        Args:
+            total_timesteps (int, optional): environment steps since the very first one, those
+                before :meth:`save` included; the setting's value by default.
+
+        Returns:
+            dict: ``mean_reward``, which is ``eval_return_mean``, with its stddev, the counters
+            and what the loss reports after the last update.
+
+        Raises:
+            SettingError: if no update could happen in that many steps.
+            NonFiniteError: on a NaN or an infinity; what was learned before is saved if there is
+                a ``run_dir``.
+        """
+        if total_timesteps is not None:
+            self.config = dataclasses.replace(self.config, total_timesteps=total_timesteps)
+            self.total_frames = total_timesteps
+        self._start = time.perf_counter() - self._seconds
+        try:
+            if self.collected_frames < self.total_frames:
+                self._reopen_collector()
+                super().train()
+        except NonFiniteError as error:
+            self._save_last_good(error)
+            raise
+        finally:
+            self._seconds = time.perf_counter() - self._start
+        return self._finish()
+
+    def optim_steps(self, batch: TensorDictBase) -> None:
+        """Update, unless a loaded trainer is still filling its replay buffer with its policy."""
+        if len(self.replay_buffer) >= min(self.config.random_steps, self.config.buffer_size):
+            super().optim_steps(batch)
+
+    def evaluate(self) -> dict[str, float]:
+        """Play ``eval_episodes`` episodes with the mean action; log and save if asked to."""
+        self.returns = evaluate(self.evaluation_env, self.policy, self.config.seed)
+        self._evaluated_at = self.collected_frames
+        seconds = time.perf_counter() - self._start
+        row = progress_row(self.returns, self.updates, seconds, self.stepper.losses)
+        if self.logger is not None:
+            self.logger.log_metrics(row, step=self.collected_frames)
+        if self.config.run_dir:
+            self.save(Path(self.config.run_dir) / "checkpoint.zip")
+        return row
+
+    def save(self, path: str | Path) -> Path:
+        """Write networks, targets, duals, optimizer, counters and settings into one file."""
+        counters = {"env_steps": self.collected_frames, "updates": self.updates}
+        return save_checkpoint(
+            path, self.config, counters, loss=self.loss_module, optimizer=self.optimizer
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> MPOTrainer:
+        """A trainer as it was saved; code in the file is never run.
+
+        The replay buffer is not in the file: when training goes on, the policy fills it with
+        ``learning_starts`` steps before the next update.
+
+        Raises:
+            CheckpointError: if the file is missing, damaged, of other dimensions or no checkpoint.
+        """
+        trainer = cls.from_config(read_config(path))
+        counters = load_checkpoint(path, loss=trainer.loss_module, optimizer=trainer.optimizer)
+        trainer.collected_frames, trainer._optim_count = counters["env_steps"], counters["updates"]
+        trainer.collector.shutdown()  # the next one starts with the policy, not at random
+        return trainer
+
+    def _reopen_collector(self) -> None:
+        """TorchRL closes the collector after each training."""
+        if self.collector.closed:
+            env = make_env(self.config.env)
+            env.set_seed(self.config.seed + self.collected_frames)  # not the first episodes again
+            config = dataclasses.replace(self.config, learning_starts=0)
+            self.collector = make_collector(env, self.loss_module.actor_network, config)
+
+    def _finish(self) -> dict[str, Any]:
+        """A last evaluation unless there was one; the figures of the run, written if asked to."""
+        if self._evaluated_at != self.collected_frames:
+            self.evaluate()
+        full = len(self.replay_buffer) > 0
+        metrics = final_metrics(
+            self.config,
+            self.returns,
+            env_steps=self.collected_frames,
+            updates=self.updates,
+            wall_seconds=self._seconds,
+            diagnostics=diagnose(self.loss_module, self.replay_buffer.sample()) if full else {},
+        )
+        if self.config.run_dir:
+            write_metrics(Path(self.config.run_dir) / "metrics.json", metrics)
+        return metrics
+
+    def _save_last_good(self, error: NonFiniteError) -> None:
+        if self.config.run_dir and is_finite(self.loss_module):
+            path = self.save(Path(self.config.run_dir) / "checkpoint.zip")
+            raise NonFiniteError(f"{error} The last good state is in {path}.") from error

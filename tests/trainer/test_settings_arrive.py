@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from mpo_torchrl.trainer import MPOConfig, MPOTrainer
+from tests.trainer.small import SETTINGS, small_config
+
+
+def width(trainer):
+    return trainer.loss_module.actor_network[0].module[0][0].out_features
+
+
+def layer_names(trainer):
+    return {type(m).__name__ for m in trainer.loss_module.actor_network.modules()}
+
+
+def sampled_actions(trainer):
+    batch = next(iter(trainer.collector)).select(*trainer.loss_module.in_keys)
+    return trainer.loss_module.e_step(batch)["e_step", "action"].shape[1]
+
+
+def first_weight(trainer):
+    return next(trainer.loss_module.parameters()).flatten()[0].item()
+
+
+def initial_stddev(trainer):
+    state = trainer.collector.env.reset()
+    return round(trainer.loss_module.actor_network.get_dist(state).base_dist.scale.item() / 2, 2)
+
+
+def starting_value(name):
+    return lambda trainer: getattr(trainer.loss_module, name)().flatten()[0].item()
+
+
+def bound(name):
+    return lambda trainer: getattr(trainer.loss_module, name).item()
+
+
+# setting: (a value off its default, where it acts, what is seen there)
+CASES = {
+    "env": ("MountainCarContinuous-v0", lambda t: t.collector.env.action_spec.high.item(), 1.0),
+    "seed": (4, first_weight, None),
+    "total_timesteps": (80, lambda t: t.total_frames, 80),
+    "run_dir": ("here", lambda t: str(t.logger.path), "here/progress.csv"),
+    "device": ("cpu", lambda t: next(t.loss_module.parameters()).device.type, "cpu"),
+    "num_threads": (1, lambda t: torch.get_num_threads(), 1),
+    "progress_bar": (True, lambda t: t.progress_bar, True),
+    "hidden": (24, width, 24),
+    "layer_norm": (False, lambda t: "LayerNorm" in layer_names(t), False),
+    "num_critics": (3, lambda t: len(t.loss_module.qvalue_network_params.unbind(0)), 3),
+    "policy": ("tanh_normal", lambda t: t.loss_module.actor_network[-1].distribution_class.__name__,
+               "TanhNormal"),
+    "init_stddev": (0.25, initial_stddev, 0.25),
+    "learning_rate": (1e-3, lambda t: t.optimizer.param_groups[0]["lr"], 1e-3),
+    "dual_lr": (3e-3, lambda t: t.optimizer.param_groups[1]["lr"], 3e-3),
+    "batch_size": (8, lambda t: t.replay_buffer.batch_size, 8),
+    "buffer_size": (999, lambda t: t.replay_buffer.storage.max_size, 999),
+    "learning_starts": (20, lambda t: t.collector.init_random_frames, 20),
+    "steps_per_batch": (5, lambda t: t.collector.frames_per_batch, 5),
+    "utd_ratio": (0.5, lambda t: t.optim_steps_per_batch, 5),
+    "gamma": (0.9, lambda t: t.loss_module.value_estimator.gamma.item(), 0.9),
+    "tau": (0.1, lambda t: 1 - t.target_net_updater.eps, 0.1),
+    "n_action_samples": (7, sampled_actions, 7),
+    "n_bootstrap_samples": (5, lambda t: t.loss_module.num_bootstrap_samples, 5),
+    "e_step_critic": ("target", lambda t: t.loss_module.e_step_critic, "target"),
+    "epsilon": (0.3, bound("epsilon"), 0.3),
+    "epsilon_mean": (0.4, bound("epsilon_mean"), 0.4),
+    "epsilon_stddev": (0.5, bound("epsilon_stddev"), 0.5),
+    "epsilon_penalty": (0.6, bound("epsilon_penalty"), 0.6),
+    "init_temperature": (2.0, starting_value("temperature"), 2.0),
+    "init_alpha_mean": (3.0, starting_value("alpha_mean"), 3.0),
+    "init_alpha_stddev": (4.0, starting_value("alpha_stddev"), 4.0),
+    "eval_every": (20, lambda t: t._post_steps_log_ops[0][0].__wrapped__.every, 20),
+    "eval_episodes": (2, lambda t: t.evaluation_env.batch_size[0], 2),
+}  # fmt: skip
+
+
+def test_every_setting_has_a_case():
+    assert set(CASES) == {field.name for field in dataclasses.fields(MPOConfig)}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_setting_arrives_where_it_acts(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    value, look, expected = CASES[name]
+    if name != "device":  # the only one that is everywhere
+        assert value != SETTINGS.get(name, getattr(MPOConfig(), name))
+    seen = look(MPOTrainer.from_config(small_config(**{name: value})))
+    if expected is None:
+        assert seen != look(MPOTrainer.from_config(small_config()))
+    else:
+        assert seen == (pytest.approx(expected) if isinstance(expected, float) else expected)
+
+
+if __name__ == "__main__":
+    pytest.main([__file__])
