@@ -27,6 +27,7 @@ from mpo_torchrl.trainer import (
     final_metrics,
     finished_returns,
     is_finite,
+    last_good,
     make_collector,
     make_env,
     make_evaluation_env,
@@ -117,7 +118,7 @@ def train(config: MPOConfig) -> dict[str, Any]:
     except NonFiniteError as error:
         if is_finite(loss):  # what was learned before the bad number is kept
             save()
-        raise NonFiniteError(f"{error} The last good state is in {checkpoint}.") from error
+        raise NonFiniteError(f"{error} {last_good(checkpoint)}") from error
 
     # Results
     draw_learning_curve(run_dir / "learning_curve.png", table, f"MPO on {config.env}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpo_torchrl.trainer.checkpoint import load_checkpoint, read_config, save_checkpoint
+from mpo_torchrl.trainer.checkpoint import last_good, load_checkpoint, read_config, save_checkpoint
 from mpo_torchrl.trainer.collection import (
     NonFiniteError,
     finished_returns,
@@ -46,6 +46,7 @@ __all__ = [
     "final_metrics",
     "finished_returns",
     "is_finite",
+    "last_good",
     "load_checkpoint",
     "make_collector",
     "make_env",

@@ -101,6 +101,11 @@ def load_checkpoint(path: str | Path, **components: Any) -> dict[str, int]:
     return metadata["counters"]
 
 
+def last_good(path: Path) -> str:
+    """Where the last good state is, in one sentence, for the error that stops a run."""
+    return f"The last good state is in {path}." if path.is_file() else "No state was saved."
+
+
 def read_config(path: str | Path) -> MPOConfig:
     """The settings of the run that wrote the checkpoint.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
@@ -66,13 +67,13 @@ def transitions(
         NonFiniteError: on a NaN or an infinity; the step and the key are named.
     """
     batch = batch.select(*keys)[: limit - env_steps]
-    for key in keys:
-        finite = batch.get(key).isfinite().all(-1)  # [T']
-        if not finite.all():
-            step = env_steps + int(finite.int().argmin()) + 1
-            raise NonFiniteError(
-                f"environment step {step} brought a NaN or an infinity as {key!r}."
-            )
+    finite = torch.stack([batch.get(key).isfinite().all(-1) for key in keys], dim=-1)  # [T', K]
+    if not finite.all():
+        step, key = (~finite).nonzero()[0].tolist()  # the earliest step, its first key
+        step += env_steps + 1
+        raise NonFiniteError(
+            f"environment step {step} brought a NaN or an infinity as {keys[key]!r}."
+        )
     return batch
 
 

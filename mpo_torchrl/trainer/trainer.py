@@ -22,7 +22,7 @@ from torchrl.trainers import (
 )
 
 from mpo_torchrl.loss import MPOLoss
-from mpo_torchrl.trainer.checkpoint import load_checkpoint, read_config, save_checkpoint
+from mpo_torchrl.trainer.checkpoint import last_good, load_checkpoint, read_config, save_checkpoint
 from mpo_torchrl.trainer.collection import NonFiniteError, make_collector, make_replay_buffer
 from mpo_torchrl.trainer.config import MPOConfig
 from mpo_torchrl.trainer.environment import make_env
@@ -188,8 +188,7 @@ class MPOTrainer(Trainer):
                 self._reopen_collector()
                 super().train()
         except NonFiniteError as error:
-            self._save_last_good(error)
-            raise
+            raise self._save_last_good(error) from None
         finally:
             self._seconds = time.perf_counter() - self._start
         return self._finish()
@@ -259,7 +258,11 @@ class MPOTrainer(Trainer):
             write_metrics(Path(self.config.run_dir) / "metrics.json", metrics)
         return metrics
 
-    def _save_last_good(self, error: NonFiniteError) -> None:
-        if self.config.run_dir and is_finite(self.loss_module):
-            path = self.save(Path(self.config.run_dir) / "checkpoint.zip")
-            raise NonFiniteError(f"{error} The last good state is in {path}.") from error
+    def _save_last_good(self, error: NonFiniteError) -> NonFiniteError:
+        """Keep what was learned before the bad number; the error says where."""
+        if not self.config.run_dir:
+            return error
+        checkpoint = Path(self.config.run_dir) / "checkpoint.zip"
+        if is_finite(self.loss_module):
+            self.save(checkpoint)
+        return NonFiniteError(f"{error} {last_good(checkpoint)}")
