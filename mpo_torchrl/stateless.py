@@ -92,18 +92,52 @@ class StatelessNetwork:
                 what lies between them, in this precision. The last one and what follows run
                 in that of their parameters.
         """
+        if hidden_dtype is not None:
+            params = self._cast_hidden(params, hidden_dtype)
+        rows = _rows_at_once(inputs)
+        if rows is None:
+            return self._run(params, inputs)
+        pieces = zip(*(tensor.split(rows) for tensor in inputs), strict=True)
+        return torch.cat([self._run(params, piece) for piece in pieces])
+
+    def _cast_hidden(self, params: Parameters, dtype: torch.dtype) -> Parameters:
+        params = dict(params)
+        for layer in self._layers[: max(self._last_linear, 0)]:
+            if layer.kind in (nn.Linear, nn.LayerNorm):
+                for name in layer.names.values():
+                    if name in params:
+                        params[name] = params[name].to(dtype)
+        return params
+
+    def _run(self, params: Parameters, inputs: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
         if self._joins_inputs and len(inputs) > 1:
             inputs = (torch.cat(inputs, -1),)
         output: Tensor | tuple[Tensor, ...] = inputs
         fresh = False  # whether the tensor at hand is ours to overwrite
-        for index, layer in enumerate(self._layers):
+        for layer in self._layers:
             if fresh and layer.kind in _IN_PLACE:
                 output = _IN_PLACE[layer.kind](layer.module, output)
                 continue
-            dtype = hidden_dtype if index < self._last_linear else None
-            output = layer(params, output if isinstance(output, tuple) else (output,), dtype)
+            output = layer(params, output if isinstance(output, tuple) else (output,))
             fresh = layer.kind is nn.Linear and not torch.is_grad_enabled()
         return output
+
+
+def _rows_at_once(inputs: tuple[Tensor, ...]) -> int | None:
+    """How much of the first dimension to evaluate at once; ``None`` for all of it.
+
+    On a CPU, activations that fit its cache are worth more than one large product. With
+    gradients they are all kept anyway, and a compiler finds its own way.
+    """
+    first = inputs[0]
+    if torch.is_grad_enabled() or first.device.type != "cpu" or torch.compiler.is_compiling():
+        return None
+    if first.ndim < 3 or first.shape[:-1].numel() <= _ROWS_IN_CACHE:
+        return None
+    return max(1, _ROWS_IN_CACHE // first.shape[1:-1].numel())
+
+
+_ROWS_IN_CACHE = 1024  # of 256 numbers in float32: one MiB, a core's second-level cache
 
 
 class _Layer:
@@ -112,32 +146,27 @@ class _Layer:
     def __init__(self, module: nn.Module, prefix: str) -> None:
         self.module = module
         self.kind = type(module)
-        self._names = {
+        self.names = {
             name: f"{prefix}{name}"
             for name, _ in (*module.named_parameters(), *module.named_buffers())
         }
         # A copy of its own to put parameters into; modules with children go the general way.
-        self._shell = copy(module) if self._names and not list(module.children()) else None
+        self._shell = copy(module) if self.names and not list(module.children()) else None
         if self._shell is not None:
             self._shell._parameters = dict(module._parameters)
             self._shell._buffers = dict(module._buffers)
 
     def __call__(
-        self, params: Parameters, inputs: tuple[Tensor, ...], dtype: torch.dtype | None
+        self, params: Parameters, inputs: tuple[Tensor, ...]
     ) -> Tensor | tuple[Tensor, ...]:
-        own = {name: params[full] for name, full in self._names.items() if full in params}
+        own = {name: params[full] for name, full in self.names.items() if full in params}
         if self.kind is nn.Linear:
-            weight, bias = own["weight"], own.get("bias")
-            if dtype is not None:
-                weight, bias = weight.to(dtype), bias if bias is None else bias.to(dtype)
-            return nn.functional.linear(inputs[0].to(weight.dtype), weight, bias)
+            weight = own["weight"]
+            return nn.functional.linear(inputs[0].to(weight.dtype), weight, own.get("bias"))
         if self.kind is nn.LayerNorm:
-            x, weight, bias = inputs[0], own.get("weight"), own.get("bias")
-            if dtype is not None:
-                weight = weight if weight is None else weight.to(dtype)
-                bias = bias if bias is None else bias.to(dtype)
+            shape, eps = self.module.normalized_shape, self.module.eps
             return nn.functional.layer_norm(
-                x, self.module.normalized_shape, weight, bias, self.module.eps
+                inputs[0], shape, own.get("weight"), own.get("bias"), eps
             )
         if not own:
             return self.module(*inputs)

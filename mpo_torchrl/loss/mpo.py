@@ -549,9 +549,9 @@ class MPOLoss(LagrangianLoss):
         checks.require_action_shape(keys.action, taken.shape, (*batch, action.shape[-1]))
         reward = tensordict.get(next_key(keys.reward))
         checks.require_reward_shape(keys.reward, reward.shape, batch)
-        bootstrapped = tensordict.copy()
-        bootstrapped.set(next_key(keys.value), value.mean(-1, keepdim=True))
-        return self.value_estimator.value_estimate(bootstrapped).squeeze(-1)
+        next_value = value.mean(-1, keepdim=True)  # [*B, 1]
+        target = self.value_estimator.value_estimate(tensordict, next_value=next_value)
+        return target.squeeze(-1)
 
     @torch.no_grad()
     def _improve(
