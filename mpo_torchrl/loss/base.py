@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -66,13 +66,28 @@ class LagrangianLoss(LossModule):
     def reset_parameters_recursive(self) -> None:
         """Draws the networks anew, copies them to their targets, resets the multipliers."""
         for name in self.network_names:
-            params = getattr(self, f"{name}_params")
-            reset_network(getattr(self, name), params)
+            reset_network(getattr(self, name), getattr(self, f"{name}_params"))
+        for name in self.network_names:  # only now: a network may share some of another's
             target = self._modules.get(f"target_{name}_params")
             if target is not None:
-                target.data.update_(params.data)
+                target.data.update_(getattr(self, f"{name}_params").data)
         for multiplier in self.multipliers().values():
             multiplier.reset_parameters()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Takes over a state; one of other shapes is refused, not broadcast as TensorDict does.
+
+        Raises:
+            RuntimeError: if a shape differs, or a key and ``strict`` is set.
+        """
+        for key, own in self.state_dict().items():
+            given = state_dict.get(key)
+            if isinstance(own, Tensor) and isinstance(given, Tensor) and own.shape != given.shape:
+                raise RuntimeError(
+                    f"size mismatch for {key}: the state holds {list(given.shape)}, the loss "
+                    f"{list(own.shape)}; it was saved with other networks or numbers of them."
+                )
+        return super().load_state_dict(state_dict, *args, **kwargs)
 
     def _set_output(
         self, reduction: str, scalar_output_mode: str | None, use_prioritized_weights: str | bool

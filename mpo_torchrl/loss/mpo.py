@@ -283,6 +283,7 @@ class MPOLoss(LagrangianLoss):
         self.deactivate_vmap = deactivate_vmap
         self.scoring_dtype = scoring_dtype
         self._adapt()
+        self._default_value_estimator()  # at once, so that every state_dict has its discount
 
     # -- wiring ---------------------------------------------------------------------------
 

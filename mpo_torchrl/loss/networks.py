@@ -76,11 +76,12 @@ def reset_network(network: nn.Module, params: TensorDictBase) -> None:
     TorchRL resets an ensemble's stacked weights in one go, whose first dimension then counts
     as fan-in: layers come out too small.
     """
-    fresh = deepcopy(network)
+    blank = deepcopy(network)
     members = params.data.unbind(0) if params.batch_dims else (params.data,)
     for member in members:
-        with member.clone().to_module(fresh, preserve_module_state=False):
-            for module in fresh.modules():
+        drawn = member.clone()
+        with drawn.to_module(blank, preserve_module_state=False):
+            for module in blank.modules():
                 if hasattr(module, "reset_parameters"):
                     module.reset_parameters()
-            member.update_(TensorDict.from_module(fresh).data)
+        member.update_(drawn)

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase, unravel_key
-from tensordict.nn import NormalParamExtractor, TensorDictModule
+from tensordict.nn import NormalParamExtractor, TensorDictModule, TensorDictSequential
 from torch import Tensor, nn
 from torch import distributions as d
 from torchrl.data import Bounded, TensorSpec
-from torchrl.modules import MLP, ProbabilisticActor, TruncatedNormal, ValueOperator
+from torchrl.modules import MLP, ProbabilisticActor, TanhNormal, TruncatedNormal, ValueOperator
 
 from mpo_torchrl import MPOLoss
 from mpo_torchrl import modules as mpo_modules
@@ -123,6 +123,28 @@ def make_loss(policy: str = "gaussian", **kwargs: Any) -> MPOLoss:
     """A loss with two critics drawn apart and few samples."""
     settings: dict[str, Any] = {"num_action_samples": 5, **kwargs}
     return MPOLoss(make_actor(policy), [make_critic(), make_critic()], **settings)
+
+
+def shared_encoder_loss(
+    num_critics: int, as_list: bool, **kwargs: Any
+) -> tuple[MPOLoss, nn.Module]:
+    """Actor and critics on one encoder, returned with the loss."""
+    encoder = nn.Linear(O, 4)
+    features = TensorDictModule(encoder, ["observation"], ["features"])
+    head = nn.Sequential(nn.Linear(4, 2 * A), NormalParamExtractor())
+    actor = ProbabilisticActor(
+        TensorDictSequential(features, TensorDictModule(head, ["features"], ["loc", "scale"])),
+        in_keys=["loc", "scale"],
+        distribution_class=TanhNormal,
+        spec=SPEC,
+    )
+
+    def critic() -> TensorDictSequential:
+        value = ValueOperator(ActionValue(4 + A), in_keys=["features", "action"])
+        return TensorDictSequential(features, value)
+
+    critics = [critic() for _ in range(num_critics)] if as_list else critic()
+    return MPOLoss(actor, critics, num_qvalue_nets=num_critics, **kwargs), encoder
 
 
 def make_batch(

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 import torch
-from tensordict.nn import NormalParamExtractor, TensorDictModule, TensorDictSequential
 from torch import nn
-from torchrl.modules import ProbabilisticActor, TanhNormal, ValueOperator
 from torchrl.objectives import HardUpdate
 
 from mpo_torchrl import MPOLoss
 from mpo_torchrl.critic import ScalarCritic
 from tests.loss.builders import (
-    SPEC,
-    A,
-    ActionValue,
-    O,
     make_actor,
     make_batch,
     make_critic,
     make_loss,
     parameter_groups,
     seeded,
+    shared_encoder_loss,
     total,
     trained_groups,
 )
@@ -128,13 +124,26 @@ def test_the_e_step_scores_with_the_smallest_value_of_the_chosen_critics(critic:
 # -- run how ------------------------------------------------------------------------------
 
 
+def general_loss(policy: str = "gaussian", dropout: float = 0.0, **kwargs: Any) -> MPOLoss:
+    """Its critics carry a hook: they are called as modules, and may run under vmap."""
+    critics = [make_critic(dropout=dropout) for _ in range(2)]
+    critics[0].register_forward_hook(lambda module, args, output: None)
+    return MPOLoss(make_actor(policy), critics, num_action_samples=5, **kwargs)
+
+
+def on_accelerator(loss: MPOLoss) -> str | None:
+    """How vmap would treat random numbers there; ``None`` if the critics are looped over."""
+    return loss._vmap_mode(torch.empty(1, device="meta"))
+
+
 @pytest.mark.parametrize("policy", ["gaussian", "beta"])
 def test_vmap_and_loop_agree(policy: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    loss, batch = make_loss(policy), make_batch(4, 3)
+    loss, batch = general_loss(policy), make_batch(4, 3)
     looped = seeded(loss, batch.clone())
-    calls = count_vmaps(loss, monkeypatch)
+    mode = on_accelerator(loss)
+    assert mode == "error"
+    monkeypatch.setattr(loss, "_vmap_mode", lambda like: mode)
     mapped = seeded(loss, batch.clone())
-    assert len(calls) == 3 and set(calls) == {"error"}
     parameters = list(loss.parameters())
     for key in looped.keys():
         torch.testing.assert_close(mapped[key], looped[key], msg=key)
@@ -144,45 +153,18 @@ def test_vmap_and_loop_agree(policy: str, monkeypatch: pytest.MonkeyPatch) -> No
     )
 
 
-def count_vmaps(loss: MPOLoss, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Has the critics run under vmap, as on an accelerator; returns the modes they ran in."""
-    calls: list[str] = []
-    predict = loss.critic.predict
-
-    def mapped(tensordict, params, *, vmap_randomness):
-        calls.append(loss.vmap_randomness)
-        return predict(tensordict, params, vmap_randomness=loss.vmap_randomness)
-
-    monkeypatch.setattr(loss.critic, "predict", mapped)
-    return calls
+def test_deactivated_vmap_is_used_on_no_device() -> None:
+    assert on_accelerator(general_loss()) == "error"
+    assert on_accelerator(general_loss(deactivate_vmap=True)) is None
 
 
-@pytest.mark.parametrize("deactivate_vmap", [True, False])
-def test_on_a_cpu_the_critics_are_looped_over(
-    deactivate_vmap: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    modes = []
-    loss = make_loss(deactivate_vmap=deactivate_vmap)
-    predict = loss.critic.predict
-
-    def spy(*args, vmap_randomness):
-        modes.append(vmap_randomness)
-        return predict(*args, vmap_randomness=vmap_randomness)
-
-    monkeypatch.setattr(loss.critic, "predict", spy)
-    loss(make_batch(4))
-    assert modes == [None] * 3
-
-
-def test_deactivated_vmap_is_not_used_on_any_device() -> None:
-    like = torch.empty(1, device="meta")
-    assert make_loss(deactivate_vmap=True)._vmap_mode(like) is None
-    assert make_loss()._vmap_mode(like) == "error"
+def test_on_a_cpu_the_critics_are_looped_over() -> None:
+    assert general_loss()._vmap_mode(torch.empty(1)) is None
 
 
 @pytest.mark.parametrize("mode", [None, "different"], ids=["loop", "vmap"])
 def test_equal_critics_with_dropout_differ_in_what_they_drop(mode: str | None) -> None:
-    loss = MPOLoss(make_actor(), [make_critic(dropout=0.5) for _ in range(2)])
+    loss = general_loss(dropout=0.5)
     assert loss.vmap_randomness == "different"
     params = loss.qvalue_network_params
     params.data.apply_(lambda p: p.copy_(p[:1].expand_as(p)))
@@ -192,33 +174,15 @@ def test_equal_critics_with_dropout_differ_in_what_they_drop(mode: str | None) -
 
 
 def test_the_randomness_of_vmap_can_be_chosen() -> None:
-    loss = MPOLoss(make_actor(), [make_critic(dropout=0.5) for _ in range(2)])
+    loss = general_loss(dropout=0.5)
+    assert on_accelerator(loss) == "different"
     loss.set_vmap_randomness("same")
-    assert loss._vmap_mode(torch.empty(1, device="meta")) == "same"
+    assert on_accelerator(loss) == "same"
     with pytest.raises(ValueError, match="Wrong vmap randomness"):
         loss.set_vmap_randomness("sometimes")
 
 
 # -- shared with the actor ----------------------------------------------------------------
-
-
-def shared_encoder_loss(num_critics: int, as_list: bool, **kwargs) -> tuple[MPOLoss, nn.Module]:
-    encoder = nn.Linear(O, 4)
-    features = TensorDictModule(encoder, ["observation"], ["features"])
-    head = nn.Sequential(nn.Linear(4, 2 * A), NormalParamExtractor())
-    actor = ProbabilisticActor(
-        TensorDictSequential(features, TensorDictModule(head, ["features"], ["loc", "scale"])),
-        in_keys=["loc", "scale"],
-        distribution_class=TanhNormal,
-        spec=SPEC,
-    )
-
-    def critic() -> TensorDictSequential:
-        value = ValueOperator(ActionValue(4 + A), in_keys=["features", "action"])
-        return TensorDictSequential(features, value)
-
-    critics = [critic() for _ in range(num_critics)] if as_list else critic()
-    return MPOLoss(actor, critics, num_qvalue_nets=num_critics, **kwargs), encoder
 
 
 SHARED = pytest.mark.parametrize(

@@ -1,0 +1,346 @@
+"""Saving, loading, copying, moving and resetting a loss; its settable numbers."""
+
+from __future__ import annotations
+
+import io
+import sys
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from torchrl.objectives import SoftUpdate
+
+from mpo_torchrl import MPOLoss
+from tests.loss.builders import (
+    DUALS,
+    POLICIES,
+    make_actor,
+    make_batch,
+    make_critic,
+    make_loss,
+    move_policy,
+    parameter_groups,
+    seeded,
+    shared_encoder_loss,
+    snapshot,
+    total,
+    trained_groups,
+)
+
+
+def trained(policy: str, **kwargs: Any) -> MPOLoss:
+    """A loss in which everything has left its initial value."""
+    loss = make_loss(policy, **kwargs)
+    optimizer = torch.optim.Adam(loss.parameters(), lr=0.05)
+    updater = SoftUpdate(loss, tau=0.3)
+    for _ in range(3):
+        optimizer.zero_grad()
+        total(loss(make_batch(4))).backward()
+        optimizer.step()
+        updater.step()
+    return loss
+
+
+def assert_same_losses(found: MPOLoss, expected: MPOLoss, **kwargs: Any) -> None:
+    batch = make_batch(4, **kwargs)
+    losses, reference = seeded(found, batch.clone()), seeded(expected, batch.clone())
+    for key in reference.keys():
+        torch.testing.assert_close(losses[key], reference[key], rtol=0, atol=0, msg=key)
+
+
+# -- state_dict ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_fresh_loss_takes_over_a_trained_one(policy: str) -> None:
+    loss = trained(policy)
+    loss.epsilon = 0.07
+    fresh = make_loss(policy)
+    fresh.load_state_dict(loss.state_dict(), strict=True)
+    assert fresh.epsilon == 0.07
+    assert_same_losses(fresh, loss)
+
+
+def test_the_state_survives_a_file_read_without_running_code() -> None:
+    loss, file = trained("gaussian"), io.BytesIO()
+    torch.save(loss.state_dict(), file)
+    file.seek(0)
+    fresh = make_loss()
+    fresh.load_state_dict(torch.load(file, weights_only=True))
+    assert_same_losses(fresh, loss)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_state_holds_networks_targets_duals_bounds_and_discount(policy: str) -> None:
+    state = make_loss(policy).state_dict()
+    prefixes = {key.split(".")[0] for key in state}
+    networks = {f"{n}_network_params" for n in ("actor", "qvalue", "target_actor", "target_qvalue")}
+    assert prefixes == networks | set(DUALS[policy]) | {"_value_estimator"}
+    assert all(f"{dual}.{entry}" in state for dual in DUALS[policy] for entry in ("raw", "epsilon"))
+    assert "_value_estimator.gamma" in state
+
+
+def test_the_state_has_the_same_entries_before_and_after_a_call() -> None:
+    loss = make_loss()
+    before = set(loss.state_dict())
+    total(loss(make_batch(4))).backward()
+    assert set(loss.state_dict()) == before
+
+
+@pytest.mark.parametrize("smaller", ["observation", "ensemble"])
+def test_the_state_of_other_networks_is_refused_even_where_it_would_broadcast(smaller: str) -> None:
+    size = {"observation_size": 1} if smaller == "observation" else {}
+    critics = [make_critic(**size) for _ in range(1 if smaller == "ensemble" else 2)]
+    other = MPOLoss(make_actor(**size), critics, num_qvalue_nets=len(critics))
+    loss = make_loss()
+    before = {name: p.detach().clone() for name, p in loss.named_parameters()}
+    with pytest.raises(RuntimeError, match="size mismatch for .*_network_params"):
+        loss.load_state_dict(other.state_dict())
+    assert all((p == before[name]).all() for name, p in loss.named_parameters())
+
+
+# -- copies -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_critics", [1, 2])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_copy_is_equal_and_independent(policy: str, num_critics: int) -> None:
+    loss = make_loss(policy)
+    if num_critics == 1:
+        loss = MPOLoss(make_actor(policy), make_critic(), num_qvalue_nets=1)
+    copy = deepcopy(loss)
+    assert_same_losses(copy, loss)
+    before = snapshot(
+        loss.state_dict()[k] for k in loss.state_dict() if "raw" in k or "weight" in k
+    )
+    optimizer = torch.optim.SGD(copy.parameters(), lr=0.1)
+    total(copy(make_batch(4))).backward()
+    optimizer.step()
+    SoftUpdate(copy, tau=0.5).step()
+    after = [loss.state_dict()[k] for k in loss.state_dict() if "raw" in k or "weight" in k]
+    for old, new in zip(before, after, strict=True):
+        assert (old == new).all()
+    assert all(p.grad is None for p in loss.parameters())
+    assert seeded(copy, make_batch(4))["loss_actor"] != seeded(loss, make_batch(4))["loss_actor"]
+
+
+def test_a_copy_has_its_own_multipliers_in_every_part() -> None:
+    copy = deepcopy(make_loss())
+    copy.temperature, copy.alpha_mean = 5.0, 7.0
+    losses = copy(make_batch(4))
+    assert losses["temperature"] == 5.0 and losses["alpha_mean"] == 7.0
+    losses["loss_temperature"].backward()
+    assert copy.temperature.raw.grad != 0
+
+
+# -- dtype and device ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_loss_can_change_its_precision(policy: str) -> None:
+    loss = move_policy(make_loss(policy))
+    batch = make_batch(4)
+    loss.to(torch.float64)
+    for parameter in loss.parameters():
+        assert parameter.dtype == torch.float64
+    assert all(b.dtype != torch.float32 for _, b in loss.named_buffers())
+    losses = loss(make_batch(4, dtype=torch.float64))
+    assert all(value.dtype == torch.float64 for value in losses.values())
+    total(losses).backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float64 for p in loss.parameters())
+    assert total(loss.to(torch.float32)(batch)).dtype == torch.float32
+
+
+def test_targets_still_follow_after_a_change_of_precision() -> None:
+    loss = make_loss().to(torch.float64)
+    updater = SoftUpdate(loss, tau=0.5)
+    move_policy(loss)
+    before = loss.target_actor_network_params.clone()
+    updater.step()
+    assert (before != loss.target_actor_network_params).any()
+
+
+def test_without_delay_targets_still_follow_after_a_change_of_precision() -> None:
+    loss = make_loss(delay_actor=False, delay_qvalue=False)
+    loss(make_batch(4))
+    loss.to(torch.float64)
+    move_policy(loss)
+    losses = loss(make_batch(4, dtype=torch.float64))
+    assert losses["kl_mean"] == 0 and losses["loss_qvalue"].dtype == torch.float64
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_loss_runs_on_an_accelerator(policy: str) -> None:
+    loss = make_loss(policy).to("cuda")
+    losses = loss(make_batch(4).to("cuda"))
+    assert all(value.device.type == "cuda" for value in losses.values())
+    assert trained_groups(loss, total(losses)) == {"actor", "qvalue", *DUALS[policy]}
+
+
+# -- reset --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_reset_draws_everything_anew_and_the_duals_as_they_were(policy: str) -> None:
+    loss = trained(policy, init_temperature=3.0)
+    before = {name: p.detach().clone() for name, p in loss.named_parameters()}
+    loss.reset_parameters_recursive()
+    for name, parameter in loss.named_parameters():
+        assert (parameter != before[name]).any(), name
+    losses = loss(make_batch(4))
+    assert losses["temperature"] == 3.0
+    if policy == "gaussian":
+        assert (losses["penalty_temperature"], losses["alpha_mean"]) == (1.0, 1.0)
+        assert losses["alpha_stddev"] == 10.0
+
+
+def test_after_a_reset_targets_equal_their_networks() -> None:
+    loss = trained("gaussian")
+    loss.reset_parameters_recursive()
+    for network in ("actor_network", "qvalue_network"):
+        online = getattr(loss, f"{network}_params").data
+        target = getattr(loss, f"target_{network}_params").data
+        assert (online == target).all()
+
+
+@pytest.mark.parametrize("as_list", [True, False], ids=["list", "expanded"])
+def test_a_reset_draws_the_members_of_an_ensemble_as_one_network_would_be(as_list: bool) -> None:
+    critic = make_critic(observation_size=30)
+    critics = [critic, make_critic(observation_size=30)] if as_list else critic
+    loss = MPOLoss(make_actor(observation_size=30), critics)
+    weight = loss.qvalue_network_params["module", "body", "0", "weight"]  # [2, 8, 32]
+    weight.data.fill_(100.0)
+    loss.reset_parameters_recursive()
+    limit = 32**-0.5  # of nn.Linear
+    for member in weight:
+        assert 0.9 * limit < member.abs().max() <= limit
+    assert (weight[0] != weight[1]).all()
+
+
+@pytest.mark.parametrize("separate_losses", [True, False])
+def test_after_a_reset_targets_equal_networks_that_share_an_encoder(separate_losses: bool) -> None:
+    loss, encoder = shared_encoder_loss(2, True, separate_losses=separate_losses)
+    before = encoder.weight.detach().clone()
+    loss.reset_parameters_recursive()
+    assert (encoder.weight != before).all()
+    for network in ("actor_network", "qvalue_network"):
+        online = getattr(loss, f"{network}_params").data
+        assert (online == getattr(loss, f"target_{network}_params").data).all()
+
+
+def test_a_reset_loss_trains_the_user_s_single_critic() -> None:
+    critic = make_critic()
+    loss = MPOLoss(make_actor(), critic, num_qvalue_nets=1)
+    before = critic.module.body[0].weight.detach().clone()
+    loss.reset_parameters_recursive()
+    assert (critic.module.body[0].weight != before).all()
+    assert {*map(id, parameter_groups(loss)["qvalue"])} == {*map(id, critic.parameters())}
+
+
+# -- numbers people set -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("parametrization", ["softplus", "exp"])
+@pytest.mark.parametrize("value", [1e-3, 0.5, 10.0, 1000.0])
+def test_initial_values_are_those_one_sees(value: float, parametrization: str) -> None:
+    inits = {
+        "init_temperature": value,
+        "init_penalty_temperature": 2 * value,
+        "init_alpha_mean": 3 * value,
+        "init_alpha_stddev": 4 * value,
+    }
+    losses = make_loss(parametrization=parametrization, **inits)(make_batch(4))
+    for init, expected in inits.items():
+        torch.testing.assert_close(losses[init.removeprefix("init_")], torch.tensor(expected))
+    losses = make_loss("beta", init_alpha_policy=value, parametrization=parametrization)(
+        make_batch(4)
+    )
+    torch.testing.assert_close(losses["alpha_policy"], torch.tensor(value))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_multipliers_are_set_by_assignment(policy: str) -> None:
+    loss = make_loss(policy)
+    for name in DUALS[policy]:
+        before = getattr(loss, name).raw
+        setattr(loss, name, 2.5)
+        assert getattr(loss, name).raw is before  # in place: an optimizer keeps it
+    losses = loss(make_batch(4))
+    for name in DUALS[policy]:
+        torch.testing.assert_close(losses[name], torch.tensor(2.5))
+
+
+@pytest.mark.parametrize(
+    ("policy", "bound", "key"),
+    [
+        ("gaussian", "epsilon", "loss_temperature"),
+        ("gaussian", "epsilon_penalty", "loss_temperature"),
+        ("gaussian", "epsilon_mean", "loss_alpha"),
+        ("tanh_normal", "epsilon_stddev", "loss_alpha"),
+        ("beta", "epsilon_policy", "loss_alpha"),
+    ],
+)
+def test_bounds_are_set_by_assignment(policy: str, bound: str, key: str) -> None:
+    loss, batch = make_loss(policy), make_batch(4)
+    buffer = getattr(loss, bound)
+    before = seeded(loss, batch.clone())
+    old = float(buffer)
+    setattr(loss, bound, old + 0.3)
+    assert getattr(loss, bound) is buffer
+    torch.testing.assert_close(buffer, torch.tensor(old + 0.3))
+    after = seeded(loss, batch.clone())
+    multiplier = {"epsilon": "temperature", "epsilon_penalty": "penalty_temperature"}.get(
+        bound, bound.replace("epsilon", "alpha")
+    )
+    multipliers = getattr(loss, multiplier)().detach().sum()
+    torch.testing.assert_close(after[key] - before[key], 0.3 * multipliers, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "name", ["temperature", "penalty_temperature", "alpha_mean", "alpha_stddev"]
+)
+def test_impossible_multipliers_are_refused(name: str, value: float) -> None:
+    loss = make_loss()
+    with pytest.raises(ValueError, match="Lagrange multiplier must be positive and finite"):
+        setattr(loss, name, value)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["epsilon", "epsilon_penalty", "epsilon_mean", "epsilon_stddev"])
+def test_impossible_bounds_are_refused(name: str, value: float) -> None:
+    loss = make_loss()
+    before = float(getattr(loss, name))
+    with pytest.raises(ValueError, match=f"{name} is a bound on a KL divergence and must be"):
+        setattr(loss, name, value)
+    assert getattr(loss, name) == before
+
+
+@pytest.mark.parametrize(
+    ("policy", "bound"), [("tanh_normal", "epsilon_penalty"), ("gaussian", "epsilon_policy")]
+)
+def test_a_bound_that_the_loss_does_not_have_cannot_be_set(policy: str, bound: str) -> None:
+    with pytest.raises(AttributeError, match="hence no bound for it"):
+        setattr(make_loss(policy), bound, 0.1)
+
+
+def test_duals_want_their_own_learning_rate_and_can_have_it() -> None:
+    loss = make_loss()
+    optimizer = torch.optim.Adam(
+        [
+            {"params": loss.network_parameters(), "lr": 0.0},
+            {"params": loss.dual_parameters(), "lr": 0.1},
+        ]
+    )
+    before = {name: p.detach().clone() for name, p in loss.named_parameters()}
+    total(loss(make_batch(4))).backward()
+    optimizer.step()
+    moved = {name.split(".")[0] for name, p in loss.named_parameters() if (p != before[name]).any()}
+    assert moved == set(DUALS["gaussian"])
+
+
+if __name__ == "__main__":
+    pytest.main([__file__, *sys.argv[1:]])
