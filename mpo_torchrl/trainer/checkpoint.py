@@ -168,5 +168,5 @@ def _reason(error: CheckpointError) -> str:
     if isinstance(cause, pickle.UnpicklingError):
         return "holds something other than tensors and plain values; it was not loaded."
     if isinstance(cause, DimensionError):
-        return f"is of other dimensions: {cause}."
+        return f"is of other dimensions or another network: {cause}."
     return f"cannot be loaded: {str(cause or error).splitlines()[0]}"

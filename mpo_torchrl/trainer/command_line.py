@@ -81,7 +81,7 @@ def run_from_command_line(
     with tempfile.TemporaryDirectory() as scratch:
         try:
             _check_names(arguments)
-            sys.argv[1:] = [*_keep_out_of_sight(scratch), *arguments]
+            sys.argv[1:] = _keep_out_of_sight(arguments, scratch)
             hydra.main(version_base="1.3", config_path=str(config_dir), config_name="mpo")(job)()
         except SettingError as error:
             _stop(error, 2)
@@ -104,9 +104,9 @@ def _check_names(arguments: list[str]) -> None:
             check_name(name.lstrip("+~"))
 
 
-def _keep_out_of_sight(scratch: str) -> list[str]:
-    """Hydra's own files and log lines are not results."""
-    return [
+def _keep_out_of_sight(arguments: list[str], scratch: str) -> list[str]:
+    """The arguments, and those that keep Hydra's own files and log lines from the results."""
+    quiet = [
         "hydra.output_subdir=null",
         f"hydra.run.dir={scratch}",
         f"hydra.sweep.dir={scratch}",
@@ -114,6 +114,9 @@ def _keep_out_of_sight(scratch: str) -> list[str]:
         "hydra/job_logging=none",
         "hydra/hydra_logging=none",
     ]
+    is_setting = ["=" in argument and not argument.startswith("-") for argument in arguments]
+    first = is_setting.index(True) if any(is_setting) else len(arguments)
+    return [*arguments[:first], *quiet, *arguments[first:]]  # Hydra wants settings side by side
 
 
 def _translate(error: Exception) -> str:

@@ -111,14 +111,14 @@ class MPOConfig:
         0.1, "M-step bound: KL of the mean, nats per action dimension", above=0
     )
     epsilon_stddev: float = setting(
-        1e-3, "M-step bound: KL of the stddev, nats per action dimension", above=0
+        5e-3, "M-step bound: KL of the stddev, nats per action dimension", above=0
     )
     epsilon_penalty: float = setting(
         0.001, "bound of the action penalty (gaussian policy only), nats", above=0
     )
     init_temperature: float = setting(1.0, "E-step temperature at the start", above=0)
     init_alpha_mean: float = setting(1.0, "multiplier of the mean's KL at the start", above=0)
-    init_alpha_stddev: float = setting(10.0, "multiplier of the stddev's KL at the start", above=0)
+    init_alpha_stddev: float = setting(1.0, "multiplier of the stddev's KL at the start", above=0)
     # Evaluation
     eval_every: int = setting(
         2000, "environment steps between two evaluations and checkpoints", at_least=1

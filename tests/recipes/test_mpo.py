@@ -1,0 +1,162 @@
+"""The recipe as a person runs it: from a shell, in some folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mpo_torchrl.trainer import MPOTrainer
+from tests.trainer.small import SETTINGS, small_config
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "mpo.py"
+SHORT = [f"{name}={value}" for name, value in SETTINGS.items()]
+
+
+def run(*arguments, cwd, timeout=120):
+    return subprocess.run(
+        [sys.executable, str(RECIPE), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A short run: the process and the folder it ran in."""
+    folder = tmp_path_factory.mktemp("run")
+    arguments = [*SHORT, "total_timesteps=2_00", "run_dir=results"]
+    return run(*arguments, cwd=folder), folder
+
+
+def test_the_last_line_is_the_mean_reward(finished):
+    process, folder = finished
+    assert process.returncode == 0, process.stderr
+    label, number = process.stdout.splitlines()[-1].split(": ")
+    assert label == "mean_reward"
+    assert float(number) == json.loads((folder / "results/metrics.json").read_text())["mean_reward"]
+
+
+def test_there_is_a_line_an_evaluation(finished):
+    process, _ = finished
+    steps = [line.split()[0] for line in process.stdout.splitlines()[:-1]]
+    assert steps == ["30", "60", "90", "120", "150", "180", "200"]
+
+
+def test_the_folder_holds_curve_table_metrics_and_checkpoint_and_nothing_is_beside_it(finished):
+    _, folder = finished
+    assert [path.name for path in folder.iterdir()] == ["results"]
+    assert {path.name for path in (folder / "results").iterdir()} == {
+        "progress.csv",
+        "learning_curve.png",
+        "metrics.json",
+        "checkpoint.zip",
+    }
+
+
+def test_metrics_hold_the_promised_figures(finished):
+    _, folder = finished
+    metrics = json.loads((folder / "results/metrics.json").read_text())
+    assert metrics["env_steps"] == 200
+    assert metrics["updates"] == 170
+    assert (metrics["env"], metrics["seed"], metrics["eval_episodes"]) == ("Pendulum-v1", 3, 1)
+    assert {"eval_return_mean", "eval_return_stddev", "wall_seconds"} < set(metrics)
+
+
+def test_the_table_has_a_row_an_evaluation(finished):
+    _, folder = finished
+    rows = list(csv.DictReader((folder / "results/progress.csv").open()))
+    assert [row["env_steps"] for row in rows] == ["30", "60", "90", "120", "150", "180", "200"]
+    assert float(rows[-1]["temperature"]) > 0
+
+
+def test_the_trainer_learns_bitwise_the_same(finished):
+    _, folder = finished
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    trainer = MPOTrainer.from_config(small_config(total_timesteps=200))
+    trainer.train()
+    torch.set_num_threads(threads)
+    recipe = MPOTrainer.load(folder / "results/checkpoint.zip").loss_module.state_dict()
+    for name, value in trainer.loss_module.state_dict().items():
+        assert not torch.is_tensor(value) or torch.equal(value, recipe[name]), name
+
+
+def test_help_shows_settings_and_starts_nothing(tmp_path):
+    process = run("--help", cwd=tmp_path)
+    assert process.returncode == 0
+    assert "n_action_samples" in process.stdout
+    assert "[a whole number >= 1]" in process.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["lerning_rate=1"], "'lerning_rate' is not a setting; the nearest one is 'learning_rate'"),
+        (["epsilon=0"], "epsilon must be a number > 0, got 0.0."),
+        (["seed=many"], "seed must be a whole number >= 0 and <= 2147483647: Value 'many'"),
+        (["env=CartPole-v1"], "env 'CartPole-v1' must have continuous actions"),
+        (["--config-dir", ".", "--config-name", "bare"], "must begin with the line 'defaults:"),
+    ],
+)
+def test_a_wrong_setting_ends_in_one_sentence(arguments, sentence, tmp_path):
+    (tmp_path / "bare.yaml").write_text("epsilon: 0.2\n")
+    process = run(*arguments, cwd=tmp_path)
+    assert process.returncode == 2
+    assert process.stdout == ""
+    assert len(process.stderr.splitlines()) == 1
+    assert process.stderr.startswith("error: ")
+    assert sentence in process.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["bare.yaml"]
+
+
+def test_settings_come_from_an_own_yaml_file(tmp_path):
+    lines = ["defaults: [mpo, _self_]", "run_dir: from_yaml", "seed: 7"]
+    lines += [f"{name}: {value}" for name, value in SETTINGS.items() if name != "seed"]
+    (tmp_path / "mine.yaml").write_text("\n".join(lines))
+    process = run("--config-dir", ".", "--config-name", "mine", "seed=8", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert json.loads((tmp_path / "from_yaml/metrics.json").read_text())["seed"] == 8
+
+
+def test_multirun_trains_one_agent_a_seed_and_leaves_only_their_folders(tmp_path):
+    process = run("--multirun", *SHORT[1:], "run_dir=seed_${seed}", "seed=1,2", cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("mean_reward: ") == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"seed_1", "seed_2"}
+
+
+def test_ctrl_c_saves_and_ends_cleanly(tmp_path):
+    arguments = [*SHORT, "total_timesteps=1_000_000", "run_dir=results"]
+    process = subprocess.Popen(
+        [sys.executable, str(RECIPE), *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdout is not None
+    process.stdout.readline()  # the first evaluation: the loop is running
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert output.splitlines()[-1].startswith("mean_reward: ")
+    loaded = MPOTrainer.load(tmp_path / "results" / "checkpoint.zip")
+    metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
+    assert loaded.collected_frames == metrics["env_steps"] < 1_000_000
+
+
+if __name__ == "__main__":
+    pytest.main([__file__])

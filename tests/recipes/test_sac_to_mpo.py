@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import inspect
+import math
+
+import pytest
+
+from recipes import sac_to_mpo
+
+
+@pytest.mark.parametrize("algorithm", ["sac", "mpo"])
+def test_the_same_loop_trains_both(algorithm):
+    settings = sac_to_mpo.Settings(
+        algorithm=algorithm, total_timesteps=60, learning_starts=40, hidden=16, batch_size=16
+    )
+    episode_return = sac_to_mpo.train(settings)
+    assert math.isfinite(episode_return)
+    assert episode_return < 0
+
+
+def test_the_algorithms_differ_in_the_loss_and_its_keys_alone():
+    sac, mpo = (inspect.getsource(make) for make in (sac_to_mpo.make_sac, sac_to_mpo.make_mpo))
+    loss, keys = (line.replace("SAC", "MPO") for line in sac.splitlines()[-2:])
+    assert mpo.splitlines()[-2:] == [loss, keys.replace("]", ', "loss_temperature"]')]
+
+
+if __name__ == "__main__":
+    pytest.main([__file__])
