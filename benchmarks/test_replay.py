@@ -18,8 +18,9 @@ CAPACITY = 1_000_000
 def test_replay(alternate, report) -> None:
     config = MPOConfig(env=HALFCHEETAH.env, buffer_size=CAPACITY)
     env = make_env(config.env)
-    collector = make_collector(env, make_loss(env, config)[0], config)
-    collected = transitions(next(iter(collector)), 0, CAPACITY)[:1]
+    actor, loss = make_loss(env, config)
+    collector = make_collector(env, actor, config)
+    collected = transitions(next(iter(collector)), loss.in_keys, 0, CAPACITY)[:1]
     collector.shutdown()
     buffer = make_replay_buffer(config)
     for _ in range(CAPACITY // 10_000):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from copy import copy
+from typing import Any, cast
 
 import torch
 from tensordict import NestedKey, TensorDictBase
@@ -82,8 +83,8 @@ class StatelessNetwork:
         params: Parameters,
         inputs: tuple[Tensor, ...],
         hidden_dtype: torch.dtype | None = None,
-    ) -> Tensor | tuple[Tensor, ...]:
-        """What the network's last layer returns.
+    ) -> Any:
+        """What the network's last layer returns, a tensor or several.
 
         Args:
             params (dict): parameters and buffers by name.
@@ -109,10 +110,10 @@ class StatelessNetwork:
                         params[name] = params[name].to(dtype)
         return params
 
-    def _run(self, params: Parameters, inputs: tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+    def _run(self, params: Parameters, inputs: tuple[Tensor, ...]) -> Any:
         if self._joins_inputs and len(inputs) > 1:
             inputs = (torch.cat(inputs, -1),)
-        output: Tensor | tuple[Tensor, ...] = inputs
+        output: Any = inputs
         fresh = False  # whether the tensor at hand is ours to overwrite
         for layer in self._layers:
             if fresh and layer.kind in _IN_PLACE:
@@ -156,28 +157,25 @@ class _Layer:
             self._shell._parameters = dict(module._parameters)
             self._shell._buffers = dict(module._buffers)
 
-    def __call__(
-        self, params: Parameters, inputs: tuple[Tensor, ...]
-    ) -> Tensor | tuple[Tensor, ...]:
+    def __call__(self, params: Parameters, inputs: tuple[Tensor, ...]) -> Any:
         own = {name: params[full] for name, full in self.names.items() if full in params}
         if self.kind is nn.Linear:
             weight = own["weight"]
             return nn.functional.linear(inputs[0].to(weight.dtype), weight, own.get("bias"))
         if self.kind is nn.LayerNorm:
-            shape, eps = self.module.normalized_shape, self.module.eps
+            norm = cast(nn.LayerNorm, self.module)
+            shape = list(norm.normalized_shape)
             return nn.functional.layer_norm(
-                inputs[0], shape, own.get("weight"), own.get("bias"), eps
+                inputs[0], shape, own.get("weight"), own.get("bias"), norm.eps
             )
         if not own:
             return self.module(*inputs)
         if self._shell is None or torch.compiler.is_compiling():
             return torch.func.functional_call(self.module, own, inputs)
+        shell: Any = self._shell
         for name, value in own.items():
-            store = (
-                self._shell._buffers if name in self._shell._buffers else self._shell._parameters
-            )
-            store[name] = value
-        return self._shell(*inputs)
+            (shell._buffers if name in shell._buffers else shell._parameters)[name] = value
+        return shell(*inputs)
 
 
 _IN_PLACE = {

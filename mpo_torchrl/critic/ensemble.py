@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
@@ -32,7 +30,7 @@ class Ensemble:
 
     def __call__(
         self,
-        inputs: TensorDictBase | Mapping[NestedKey, Tensor],
+        inputs: TensorDictBase | dict[NestedKey, Tensor],
         params: ParameterSets,
         out_key: NestedKey,
         batch_size: torch.Size,
@@ -43,7 +41,7 @@ class Ensemble:
         """The network's output under each set, stacked in a first dimension: ``[C, *B, ...]``.
 
         Args:
-            inputs (TensorDictBase or mapping): what stands under ``in_keys``; unchanged.
+            inputs (TensorDictBase or dict): what stands under ``in_keys``; unchanged.
             params (ParameterSets): ``C`` sets of parameters.
             out_key (NestedKey): the output to return.
             batch_size (torch.Size): ``*B``.
@@ -60,7 +58,7 @@ class Ensemble:
         """
         if vmap_randomness is None and self._stateless is not None:
             _require_output(out_key, self.network.out_keys)
-            tensors = tuple(inputs.get(key) for key in self.in_keys)
+            tensors = tuple(inputs[key] for key in self.in_keys)
             members = params.members()
             return torch.stack([self._stateless(m, tensors, hidden_dtype) for m in members])
         tensordict = TensorDict({key: inputs.get(key) for key in self.in_keys}, batch_size)

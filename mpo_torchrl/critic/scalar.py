@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from tensordict import NestedKey, TensorDictBase
@@ -61,7 +61,7 @@ class ScalarCritic(nn.Module):
         value_key: NestedKey = "state_action_value",
     ) -> None:
         super().__init__()
-        networks = list(network) if isinstance(network, (list, tuple)) else [network]
+        networks: list[Any] = list(network) if isinstance(network, (list, tuple)) else [network]
         if not networks:
             raise ValueError("a critic needs at least one network, got an empty list.")
         for member in networks:
@@ -82,7 +82,7 @@ class ScalarCritic(nn.Module):
     @property
     def in_keys(self) -> list[NestedKey]:
         """What the networks read."""
-        return list(self.networks[0].in_keys)
+        return list(self.ensemble.in_keys)
 
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Writes ``loss_qvalue`` and ``td_error``, each ``[*B]``, from ``value_target``."""
@@ -94,7 +94,7 @@ class ScalarCritic(nn.Module):
 
     def predict(
         self,
-        inputs: TensorDictBase | Mapping[NestedKey, Tensor],
+        inputs: Any,
         params: ParameterSets | TensorDictBase | None = None,
         batch_size: torch.Size | None = None,
         *,
@@ -104,7 +104,7 @@ class ScalarCritic(nn.Module):
         """What each network says: ``[C, *B]``, unit of return.
 
         Args:
-            inputs (TensorDictBase or mapping): with the observation and the action.
+            inputs (TensorDictBase or dict): with the observation and the action.
             params (ParameterSets or TensorDictBase, optional): parameters to use in place of
                 the networks' own.
             batch_size (torch.Size, optional): ``*B``; by default that of the TensorDict.
@@ -125,8 +125,14 @@ class ScalarCritic(nn.Module):
         else:
             if isinstance(params, TensorDictBase):
                 params = ParameterSets(params)
-            precision = {"hidden_dtype": hidden_dtype, "vmap_randomness": vmap_randomness}
-            value = self.ensemble(inputs, params, self.value_key, batch_size, **precision)
+            value = self.ensemble(
+                inputs,
+                params,
+                self.value_key,
+                batch_size,
+                hidden_dtype=hidden_dtype,
+                vmap_randomness=vmap_randomness,
+            )
         if value.shape[1:] != (*batch_size, 1):
             raise ValueError(
                 f"the critic must write {self.value_key!r} as [*B, 1] = {[*batch_size, 1]}, got "

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torch import distributions as d
 
-from mpo_torchrl.distributions import gaussian_base
+from mpo_torchrl.distributions import GaussianBase, gaussian_base
 from mpo_torchrl.dual import ActionPenalty, Temperature
 from mpo_torchrl.functional import nonparametric_weights
 
@@ -70,7 +71,7 @@ class SampledEStep(nn.Module):
     @torch.no_grad()
     def forward(
         self,
-        policy: d.Distribution,
+        policy: d.Distribution | GaussianBase,
         score: Callable[[Tensor], Tensor],
         given: TensorDictBase | None = None,
     ) -> TensorDictBase:
@@ -110,11 +111,11 @@ class SampledEStep(nn.Module):
         return weight
 
 
-def draw_actions(policy: d.Distribution, num_samples: int) -> dict[str, Tensor]:
+def draw_actions(policy: d.Distribution | GaussianBase, num_samples: int) -> dict[str, Tensor]:
     """Draws ``"action"`` ``[*B, N, A]``; for a squashed Gaussian ``"base_action"`` too."""
     base = gaussian_base(policy)
     if base is None:
-        return {"action": policy.sample((num_samples,)).movedim(0, -2)}
+        return {"action": cast(d.Distribution, policy).sample((num_samples,)).movedim(0, -2)}
     noise = torch.randn(
         (num_samples, *base.loc.shape), dtype=base.loc.dtype, device=base.loc.device
     )

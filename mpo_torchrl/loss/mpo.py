@@ -331,10 +331,11 @@ class MPOLoss(LagrangianLoss):
         gaussian = type(self._m_step) is GaussianMStep
         policy = Policy(self.actor_network, self._action_space(), as_gaussian=gaussian)
         self.__dict__["_policy"] = policy
-        self._hidden_dtype = self.scoring_dtype
-        if self.scoring_dtype == "auto":
+        dtype = self.scoring_dtype
+        if dtype == "auto":
             parameter = next(self.qvalue_network_params.parameters())
-            self._hidden_dtype = fast_scoring_dtype(parameter.device, parameter.dtype)
+            dtype = fast_scoring_dtype(parameter.device, parameter.dtype)
+        self._hidden_dtype: torch.dtype = dtype
 
     def _apply(self, fn: Any) -> MPOLoss:
         super()._apply(fn)
@@ -594,7 +595,8 @@ class MPOLoss(LagrangianLoss):
 
     def _policy_terms(self, fit: Fit) -> tuple[Tensor, Tensor]:
         loss_actor, loss_alpha = fit.nll, torch.zeros_like(fit.nll)
-        for name, multiplier in self._m_step.multipliers.items():
+        multipliers: dict[str, Any] = dict(self._m_step.multipliers)
+        for name, multiplier in multipliers.items():
             loss_actor = loss_actor + multiplier.penalty(fit.kl[name])
             loss_alpha = loss_alpha + multiplier.loss(fit.kl[name])
         return loss_actor, loss_alpha

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
+from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase, unravel_key
@@ -82,6 +83,7 @@ def reset_network(network: nn.Module, params: TensorDictBase) -> None:
         drawn = member.clone()
         with drawn.to_module(blank, preserve_module_state=False):
             for module in blank.modules():
-                if hasattr(module, "reset_parameters"):
-                    module.reset_parameters()
+                reset: Any = getattr(module, "reset_parameters", None)
+                if reset is not None:
+                    reset()
         member.update_(drawn)

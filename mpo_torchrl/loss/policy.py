@@ -34,10 +34,11 @@ class Policy:
     ) -> None:
         self.actor_network = actor_network
         self.in_keys = list(actor_network.in_keys)
-        self._transforms = space.fixed_transforms() if as_gaussian else None
+        transforms = space.fixed_transforms() if as_gaussian else None
+        self._transforms = transforms or ()
         self._network: StatelessNetwork | None = None
         modules = list(actor_network.module)
-        if self._transforms is not None and len(modules) == 2:
+        if transforms is not None and len(modules) == 2:
             network, sampling = modules
             returns_parameters = list(network.out_keys) == list(sampling.in_keys)
             if returns_parameters and StatelessNetwork.supports(network):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch import distributions as d
 
-from mpo_torchrl.distributions import gaussian_base
+from mpo_torchrl.distributions import GaussianBase, gaussian_base
 from mpo_torchrl.dual import KLMultiplier
 from mpo_torchrl.functional import decoupled_gaussian_kl, decoupled_gaussian_nll
 from mpo_torchrl.m_step.fit import Fit
@@ -55,7 +56,7 @@ class GaussianMStep(nn.Module):
     def forward(
         self,
         improved: TensorDictBase,
-        policy: d.Distribution,
+        policy: d.Distribution | GaussianBase,
         reference: d.Distribution | None = None,
     ) -> Fit:
         """Compares the online policy with the result of the E-step.
@@ -105,7 +106,7 @@ class GaussianMStep(nn.Module):
         )
 
     def _per_constraint(self, name: str, kl: Tensor) -> Tensor:
-        shape = self.multipliers[name].raw.shape
+        shape = cast(KLMultiplier, self.multipliers[name]).raw.shape
         if not shape:
             return kl.sum(-1)
         if shape != kl.shape[-1:]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from tensordict import NestedKey
@@ -129,9 +129,10 @@ def make_actor(
         raise ValueError(f"policy must be 'gaussian' or 'tanh_normal', got {policy!r}.")
 
     body = make_mlp(observation_size, 2 * size, num_cells, layer_norm=layer_norm)
+    last = cast(nn.Linear, body[-1])
     with torch.no_grad():  # the first policy is nearly the same in every state
-        body[-1].weight.mul_(0.01)
-        body[-1].bias.zero_()
+        last.weight.mul_(0.01)
+        last.bias.zero_()
     network = TensorDictModule(nn.Sequential(body, head), [in_key], ["loc", "scale"])
     return ProbabilisticActor(
         network,

@@ -50,7 +50,7 @@ class JoinAction(nn.Module):
         return torch.cat([observation, action], dim=-1)
 
 
-class ActionValueMLP(nn.Sequential):
+class ActionValueMLP(nn.Module):
     """The value of an action in a state: :class:`JoinAction`, then a multilayer perceptron.
 
     Args:
@@ -80,14 +80,14 @@ class ActionValueMLP(nn.Sequential):
         num_cells: Sequence[int] = (256, 256),
         layer_norm: bool = True,
     ) -> None:
+        super().__init__()
         in_features = observation_size + action_spec.shape[-1]
-        body = make_mlp(in_features, 1, num_cells, layer_norm=layer_norm)
-        super().__init__(JoinAction(action_spec), body)
+        self.join = JoinAction(action_spec)
+        self.body = make_mlp(in_features, 1, num_cells, layer_norm=layer_norm)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """Values ``[*B, 1]`` of actions ``[*B, A]`` in states ``[*B, O]``."""
-        join, body = self
-        return body(join(observation, action))
+        return self.body(self.join(observation, action))
 
 
 def make_critics(
