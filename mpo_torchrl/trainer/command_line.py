@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+import yaml  # type: ignore[import-untyped]
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -73,6 +75,8 @@ def run_from_command_line(
             metrics = train(_to_config(settings))
         except SettingError as error:
             _stop(error, 2)
+        except OmegaConfBaseException as error:
+            _stop(_translate(error), 2)
         except (NonFiniteError, CheckpointError, OSError) as error:
             _stop(error, 1)
         print(f"mean_reward: {metrics['mean_reward']}", flush=True)
@@ -85,7 +89,7 @@ def run_from_command_line(
             hydra.main(version_base="1.3", config_path=str(config_dir), config_name="mpo")(job)()
         except SettingError as error:
             _stop(error, 2)
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
             _stop(_translate(error), 2)
 
 
@@ -120,18 +124,38 @@ def _keep_out_of_sight(arguments: list[str], scratch: str) -> list[str]:
 
 
 def _translate(error: Exception) -> str:
-    """One sentence for what Hydra or OmegaConf found; a setting's name brings its valid range."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    reason = str(cause).strip().splitlines()[0]
+    """One sentence for what Hydra, OmegaConf or YAML found; a setting brings its valid range."""
+    text = "\n".join(str(cause) for cause in _chain(error))
+    unknown = re.search(r"Key '(\w+)' (?:is not in struct|not in)", text)
+    if unknown:
+        return _unknown_setting(unknown.group(1))
+    lines = [line.strip() for line in str(_chain(error)[-1]).strip().splitlines()]
+    reason = next((line for line in lines if not line.endswith("while composing config:")), text)
     fields = {field.name: field for field in dataclasses.fields(MPOConfig)}
-    name = getattr(cause, "full_key", None)
-    if name in fields:
-        return f"{name} must be {valid_range(fields[name])}: {reason}"
+    named = re.search(r"full_key: (\w+)", text)
+    if named and named.group(1) in fields:
+        return f"{named.group(1)} must be {valid_range(fields[named.group(1)])}: {reason}"
     if "parsing override" in reason:
         return f"{reason}: write setting=value."
+    if isinstance(error, yaml.YAMLError):
+        return f"the YAML file cannot be read: {error}"
     return reason
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error and what caused it, the root last."""
+    causes = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    return causes
+
+
+def _unknown_setting(name: str) -> str:
+    try:
+        check_name(name)
+    except SettingError as error:
+        return str(error)
+    return "the YAML file must begin with the line 'defaults: [mpo, _self_]'."
 
 
 def _stop(error: object, code: int) -> NoReturn:
