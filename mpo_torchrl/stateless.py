@@ -65,12 +65,22 @@ class StatelessNetwork:
             _Layer(layer, name) for layer, name in _chain(network.module, f"{prefix}module.")
         ]
         linear = [i for i, layer in enumerate(self._layers) if layer.kind is nn.Linear]
-        self._last_linear = linear[-1] if linear else -1
+        # What runs in low precision: layers before the last linear one, if all can.
+        hidden = self._layers[linear[0] : linear[-1]] if linear else []
+        self._castable = [layer for layer in hidden if layer.kind in (nn.Linear, nn.LayerNorm)]
+        if any(layer.names for layer in hidden if layer not in self._castable):
+            self._castable = []
 
     @staticmethod
     def supports(network: TensorDictModuleBase) -> bool:
         """Whether the chain computes just what calling the module would."""
-        return type(network) in (TensorDictModule, SafeModule, ValueOperator) and not any(
+        if type(network) not in (TensorDictModule, SafeModule, ValueOperator):
+            return False
+        # Neither another method than forward, nor inputs by name, nor parameters used twice.
+        named = list(network.named_parameters(remove_duplicate=False))
+        twice = len(named) != len(list(network.parameters()))
+        plain = network.method is None and network._kwargs is None and not twice
+        return plain and not any(
             module._forward_hooks
             or module._forward_pre_hooks
             or parametrize.is_parametrized(module)
@@ -91,7 +101,8 @@ class StatelessNetwork:
             inputs (tuple of Tensor): what stands under the network's ``in_keys``.
             hidden_dtype (torch.dtype, optional): compute every linear layer but the last, and
                 what lies between them, in this precision. The last one and what follows run
-                in that of their parameters.
+                in that of their parameters, and so does all if parameters of another kind of
+                layer lie between.
         """
         if hidden_dtype is not None:
             params = self._cast_hidden(params, hidden_dtype)
@@ -103,11 +114,10 @@ class StatelessNetwork:
 
     def _cast_hidden(self, params: Parameters, dtype: torch.dtype) -> Parameters:
         params = dict(params)
-        for layer in self._layers[: max(self._last_linear, 0)]:
-            if layer.kind in (nn.Linear, nn.LayerNorm):
-                for name in layer.names.values():
-                    if name in params:
-                        params[name] = params[name].to(dtype)
+        for layer in self._castable:
+            for name in layer.names.values():
+                if name in params:
+                    params[name] = params[name].to(dtype)
         return params
 
     def _run(self, params: Parameters, inputs: tuple[Tensor, ...]) -> Any:
@@ -175,6 +185,7 @@ class _Layer:
         shell: Any = self._shell
         for name, value in own.items():
             (shell._buffers if name in shell._buffers else shell._parameters)[name] = value
+        shell.training = self.module.training
         return shell(*inputs)
 
 
@@ -187,8 +198,10 @@ _IN_PLACE = {
 
 def _chain(module: nn.Module, prefix: str) -> Iterator[tuple[nn.Module, str]]:
     """The layers in the order of their calls, with the prefix of their parameters' names."""
-    if type(module) in (nn.Sequential, MLP) or getattr(module, "is_chain", False):
-        for name, child in module.named_children():
-            yield from _chain(child, f"{prefix}{name}.")
+    # Only a class that says so itself: one derived from it may have a forward of its own.
+    if type(module) in (nn.Sequential, MLP) or "is_chain" in vars(type(module)):
+        for name, child in module._modules.items():  # a layer may occur twice
+            if child is not None:
+                yield from _chain(child, f"{prefix}{name}.")
     else:
         yield module, prefix

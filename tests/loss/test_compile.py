@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.utils import counters
+
+from mpo_torchrl import MPOLoss
+from mpo_torchrl.modules import make_actor, make_critics
+from tests.loss.builders import SPEC, O, make_batch
+
+SETTINGS = pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"delay_actor": False},
+        {"e_step_critic": "target", "num_bootstrap_samples": 3},
+        {"scoring_dtype": torch.bfloat16},
+        {"epsilon_penalty": None, "per_dim_constraining": False},
+    ],
+    ids=str,
+)
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler() -> Iterator[None]:
+    torch.compiler.reset()
+    counters.clear()
+    yield
+    torch.compiler.reset()
+
+
+def make_loss(policy: str = "gaussian", **settings) -> MPOLoss:
+    cells = {"num_cells": (8,)}
+    loss = MPOLoss(
+        make_actor(O, SPEC, policy=policy, **cells), make_critics(O, SPEC, **cells), **settings
+    )
+    return loss.make_value_estimator(gamma=0.99)
+
+
+def run(loss: nn.Module, batch) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    return dict(loss(batch.copy()).items())
+
+
+def assert_same_numbers(loss: MPOLoss, compiled: nn.Module) -> None:
+    for seed in range(3):
+        torch.manual_seed(100 + seed)
+        batch = make_batch(6)
+        eager = run(loss, batch)
+        gradients = []
+        for losses in (eager, run(compiled, batch)):
+            for key, value in losses.items():
+                torch.testing.assert_close(value, eager[key], msg=f"{key} differs")
+            loss.zero_grad()
+            sum(value for key, value in losses.items() if key.startswith("loss")).backward()
+            gradients.append([p.grad.clone() for p in loss.parameters() if p.grad is not None])
+        torch.testing.assert_close(*gradients)
+
+
+def assert_one_graph() -> None:
+    assert not counters["graph_break"]
+    assert counters["stats"]["unique_graphs"] == 1  # hence nothing was compiled a second time
+
+
+@SETTINGS
+@pytest.mark.parametrize("policy", ["gaussian", "tanh_normal"])
+def test_the_loss_is_one_graph_and_gives_the_same_numbers(policy: str, settings: dict) -> None:
+    loss = make_loss(policy, **settings)
+    run(loss, make_batch(6))  # the first batch is looked at for numbers that are not finite
+    assert_same_numbers(loss, torch.compile(loss, fullgraph=True, backend="aot_eager"))
+    assert_one_graph()
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the default compiler needs g++")
+def test_the_default_compiler_gives_the_same_numbers() -> None:
+    loss = make_loss(scoring_dtype=torch.float32)
+    run(loss, make_batch(6))
+    # Draws are those of eager mode, so that the numbers can be compared.
+    with torch._inductor.config.patch(fallback_random=True):
+        assert_same_numbers(loss, torch.compile(loss, fullgraph=True))
+    assert_one_graph()
+
+
+class Synchronizing(torch.utils._python_dispatch.TorchDispatchMode):
+    """Refuses what makes an accelerator wait for its results."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        assert name not in ("_local_scalar_dense", "nonzero", "masked_select", "item"), name
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("policy", ["gaussian", "tanh_normal"])
+def test_a_forward_reads_no_value_back(policy: str) -> None:
+    loss, batch = make_loss(policy), make_batch(6)
+    run(loss, batch)
+    with Synchronizing():
+        run(loss, batch)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_cuda_graph_replays_the_loss() -> None:
+    loss = make_loss().to("cuda")
+    batch = make_batch(6).to("cuda")
+    for _ in range(3):
+        run(loss, batch)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph), torch.no_grad():
+        captured = loss(batch)
+    graph.replay()
+    assert all(bool(value.isfinite()) for value in captured.values())
+
+
+if __name__ == "__main__":
+    pytest.main([__file__])

@@ -1,0 +1,282 @@
+"""Networks are evaluated as calling them would, whatever they are made of."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import pytest
+import torch
+from tensordict.nn import NormalParamExtractor, TensorDictModule
+from torch import Tensor, nn
+from torchrl.modules import MLP, ProbabilisticActor, TanhNormal, ValueOperator
+
+from mpo_torchrl import MPOLoss
+from mpo_torchrl.modules import ActionValueMLP
+from tests.loss.builders import SPEC, A, O, make_actor, make_batch, make_critic, seeded, total
+
+
+class Join(nn.Module):
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return torch.cat(inputs, -1)
+
+
+class Chain(nn.Sequential):
+    """Layers in a row, the first of which takes all inputs, as in this package's critic."""
+
+    is_chain = True
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        first, *rest = self
+        features = first(*inputs)
+        for layer in rest:
+            features = layer(features)
+        return features
+
+
+class Scaled(Chain):
+    """Not what its layers in a row would do."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return 3.0 * super().forward(*inputs)
+
+
+class Residual(nn.Sequential):
+    """Not what its layers in a row would do."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + super().forward(features)
+
+
+class NoisyInTraining(nn.Linear):
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features) + 10.0 * self.training
+
+
+class Normalised(nn.Module):
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.randn(size))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features - self.mean
+
+
+def repeated_activation(size: int, out: int) -> nn.Module:
+    tanh = nn.Tanh()
+    return Chain(Join(), nn.Linear(size, 8), tanh, nn.Linear(8, 8), tanh, nn.Linear(8, out))
+
+
+def tied_layers(size: int, out: int) -> nn.Module:
+    tied = nn.Linear(size, size)
+    return Chain(Join(), tied, nn.Tanh(), tied, nn.Linear(size, out))
+
+
+NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
+    "MLP": lambda size, out: MLP(in_features=size, out_features=out, num_cells=[8, 8]),
+    "MLP with ReLU": lambda size, out: MLP(
+        in_features=size, out_features=out, num_cells=[8, 8], activation_class=nn.ReLU
+    ),
+    "MLP with norm": lambda size, out: MLP(
+        in_features=size,
+        out_features=out,
+        num_cells=[8, 8],
+        norm_class=nn.LayerNorm,
+        norm_kwargs=[{"normalized_shape": 8}] * 2,
+    ),
+    "MLP with PReLU": lambda size, out: MLP(
+        in_features=size, out_features=out, num_cells=[8, 8], activation_class=nn.PReLU
+    ),
+    "one activation twice": repeated_activation,
+    "one layer twice": tied_layers,
+    "no bias": lambda size, out: Chain(
+        Join(), nn.Linear(size, 8, bias=False), nn.ELU(0.5), nn.Linear(8, out, bias=False)
+    ),
+    "nested": lambda size, out: Chain(
+        Join(),
+        nn.Sequential(nn.Linear(size, 8), nn.SiLU()),
+        MLP(in_features=8, out_features=out, num_cells=[8]),
+    ),
+    "own forward": lambda size, out: Chain(
+        Join(), Residual(nn.Linear(size, size), nn.Tanh()), nn.Linear(size, out)
+    ),
+    "scaled chain": lambda size, out: Scaled(Join(), nn.Linear(size, 8), nn.Linear(8, out)),
+    "own layer": lambda size, out: Chain(
+        Join(), NoisyInTraining(size, 8), nn.Tanh(), nn.Linear(8, out)
+    ),
+    "buffers": lambda size, out: Chain(
+        Join(), Normalised(size), nn.Linear(size, 8), nn.Tanh(), nn.Linear(8, out)
+    ),
+    "bounded output": lambda size, out: Chain(
+        Join(), nn.Linear(size, 8), nn.Linear(8, out), nn.Tanh()
+    ),
+    "spectral norm": lambda size, out: Chain(
+        Join(), nn.utils.spectral_norm(nn.Linear(size, 8)), nn.Tanh(), nn.Linear(8, out)
+    ),
+    "no layer": lambda size, out: Chain(Join(), nn.Linear(size, out)),
+}
+EVERY_NETWORK = pytest.mark.parametrize("kind", NETWORKS)
+
+
+def loss_of(
+    critic: nn.Module, body: nn.Module, *, hooked: bool, num_qvalue_nets: int = 2, **kwargs
+) -> MPOLoss:
+    """``hooked`` networks are called as modules."""
+    critics = ValueOperator(critic, in_keys=["observation", "action"])
+    network = TensorDictModule(
+        nn.Sequential(body, NormalParamExtractor()), ["observation"], ["loc", "scale"]
+    )
+    if hooked:
+        for module in (critics, network):
+            module.register_forward_hook(lambda module, args, output: None)
+    actor = ProbabilisticActor(
+        network, in_keys=["loc", "scale"], distribution_class=TanhNormal, spec=SPEC
+    )
+    settings = {"num_action_samples": 5, "scoring_dtype": torch.float32, **kwargs}
+    return MPOLoss(actor, critics, num_qvalue_nets=num_qvalue_nets, **settings)
+
+
+def loss_of_kind(kind: str, *, hooked: bool, **kwargs) -> MPOLoss:
+    torch.manual_seed(7)
+    critic, body = NETWORKS[kind](O + A, 1), NETWORKS[kind](O, 2 * A)
+    return loss_of(critic, body, hooked=hooked, **kwargs)
+
+
+def assert_same(found: MPOLoss, expected: MPOLoss) -> None:
+    batch = make_batch(4, 3)
+    values, reference = seeded(found, batch.clone()), seeded(expected, batch.clone())
+    for key in reference.keys():
+        torch.testing.assert_close(values[key], reference[key], msg=key)
+    gradients, expected_gradients = (
+        torch.autograd.grad(total(losses), list(loss.parameters()), allow_unused=True)
+        for losses, loss in ((values, found), (reference, expected))
+    )
+    torch.testing.assert_close(gradients, expected_gradients)
+
+
+@pytest.mark.parametrize("num_critics", [1, 2])
+@EVERY_NETWORK
+def test_losses_and_gradients_are_those_of_the_called_networks(kind: str, num_critics: int) -> None:
+    losses = [loss_of_kind(kind, hooked=h, num_qvalue_nets=num_critics) for h in (False, True)]
+    assert_same(*losses)
+
+
+@EVERY_NETWORK
+def test_any_network_can_be_scored_in_low_precision(kind: str) -> None:
+    exact, fast = (
+        seeded(loss_of_kind(kind, hooked=False, scoring_dtype=dtype), make_batch(4, 3))
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    for key in exact.keys():
+        assert fast[key].dtype == torch.float32
+        torch.testing.assert_close(fast[key], exact[key], rtol=0.05, atol=0.05, msg=key)
+
+
+def test_evaluation_mode_reaches_every_layer() -> None:
+    loss = loss_of_kind("own layer", hooked=False)
+    reference = loss_of_kind("own layer", hooked=True)
+    for module in (loss, reference):
+        module.qvalue_network.eval()
+        module.actor_network.eval()
+    assert_same(loss, reference)
+
+
+def test_parameters_that_were_given_new_data_are_the_ones_used() -> None:
+    loss = loss_of_kind("MLP", hooked=False, delay_actor=False, delay_qvalue=False)
+    reference = loss_of_kind("MLP", hooked=True, delay_actor=False, delay_qvalue=False)
+    for module in (loss, reference):
+        module(make_batch(4))
+        parameters = module.network_parameters()
+        vector = seeded(torch.randn, sum(p.numel() for p in parameters))
+        nn.utils.vector_to_parameters(vector, parameters)
+    assert_same(loss, reference)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_state_loaded_after_the_first_call_is_used(assign: bool) -> None:
+    loss, other = loss_of_kind("MLP", hooked=False), loss_of_kind("MLP", hooked=True)
+    loss(make_batch(4))
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.1)
+    loss.load_state_dict(other.state_dict(), assign=assign)
+    assert_same(loss, other)
+
+
+def test_a_stateful_network_put_back_is_used() -> None:
+    loss, batch = loss_of_kind("MLP", hooked=False, num_qvalue_nets=1), make_batch(4)
+    before = seeded(loss, batch.clone())
+    actor = loss.get_stateful_net("actor_network")
+    with torch.no_grad():
+        for parameter in actor.parameters():
+            parameter.add_(1.0)
+    loss.from_stateful_net("actor_network", actor)
+    assert (seeded(loss, batch)["loss_actor"] - before["loss_actor"]).abs() > 1e-3
+
+
+@pytest.mark.parametrize("names", [("act", "action"), ("action", "act")], ids=str)
+def test_the_actor_may_call_its_action_other_than_the_critic(names: tuple[str, str]) -> None:
+    written, read = names
+    actor = make_actor("tanh_normal", out_key=written)
+    loss = MPOLoss(actor, [make_critic(action_key=read) for _ in range(2)])
+    loss.set_keys(action=read)
+    batch = make_batch(4, names={"action": read})
+    assert total(loss(batch)).isfinite()
+    assert total(
+        loss.to(torch.float64)(make_batch(4, dtype=torch.float64, names={"action": read}))
+    ).isfinite()
+
+
+class Predictor(nn.Module):
+    """Its value is another method's, or its inputs come by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(O + A, 1)
+
+    def predict(self, observation: Tensor, action: Tensor) -> Tensor:
+        return self.body(torch.cat([observation, action], -1))
+
+    def forward(self, action: Tensor, observation: Tensor) -> Tensor:
+        return -self.predict(observation, action)
+
+
+def test_a_critic_may_be_another_method_of_its_module() -> None:
+    network, keys = Predictor(), ["observation", "action"]
+    critic = TensorDictModule(network, keys, ["state_action_value"], method="predict")
+    loss, batch = MPOLoss(make_actor(), critic, num_qvalue_nets=1), make_batch(4)
+    _, readings = loss.qvalue_loss(batch)
+    expected = network.predict(batch["observation"], batch["action"]).squeeze(-1)
+    torch.testing.assert_close(readings["q_value"], expected.detach())
+
+
+def test_a_critic_may_take_its_inputs_by_name() -> None:
+    network, names = Predictor(), {"observation": "observation", "action": "action"}
+    critic = TensorDictModule(network, names, ["state_action_value"])
+    loss, batch = MPOLoss(make_actor(), critic, num_qvalue_nets=1), make_batch(4)
+    _, readings = loss.qvalue_loss(batch)
+    expected = -network.predict(batch["observation"], batch["action"]).squeeze(-1)
+    torch.testing.assert_close(readings["q_value"], expected.detach())
+
+
+def test_layers_that_size_themselves_work_once_they_have() -> None:
+    critic = ValueOperator(MLP(out_features=1, num_cells=[8]), in_keys=["observation", "action"])
+    body = nn.Sequential(MLP(out_features=2 * A, num_cells=[8]), NormalParamExtractor())
+    network = TensorDictModule(body, ["observation"], ["loc", "scale"])
+    actor = ProbabilisticActor(
+        network, in_keys=["loc", "scale"], distribution_class=TanhNormal, spec=SPEC
+    )
+    critic(actor(make_batch(2)))
+    assert total(MPOLoss(actor, critic)(make_batch(4))).isfinite()
+
+
+def test_the_networks_of_this_package_are_taken_apart() -> None:
+    loss = MPOLoss(
+        make_actor(),
+        ValueOperator(ActionValueMLP(O, SPEC, num_cells=(8,)), in_keys=["observation", "action"]),
+    )
+    assert loss.critic.ensemble.is_stateless
+
+
+if __name__ == "__main__":
+    pytest.main([__file__, *sys.argv[1:]])
