@@ -595,7 +595,7 @@ class MPOLoss(LagrangianLoss):
 
     def _policy_terms(self, fit: Fit) -> tuple[Tensor, Tensor]:
         loss_actor, loss_alpha = fit.nll, torch.zeros_like(fit.nll)
-        multipliers: dict[str, Any] = dict(self._m_step.multipliers)
+        multipliers: dict[str, Any] = dict(self._m_step.multipliers.items())
         for name, multiplier in multipliers.items():
             loss_actor = loss_actor + multiplier.penalty(fit.kl[name])
             loss_alpha = loss_alpha + multiplier.loss(fit.kl[name])
