@@ -108,7 +108,7 @@ def train(config: MPOConfig) -> dict[str, Any]:
 
                 finished = stop.received or env_steps >= config.total_timesteps
                 if finished or env_steps % config.eval_every < data.numel():
-                    returns = evaluate(evaluation_env, policy, config.seed)
+                    returns = evaluate(evaluation_env, policy)
                     row = progress_row(returns, updates, time.perf_counter() - start, losses)
                     table.log_metrics(row, step=env_steps)
                     tqdm.write(progress_line(env_steps, row))

@@ -16,7 +16,8 @@ from mpo_torchrl.trainer.seeding import keep_random_state, seed_everything
 MAX_EPISODE_STEPS = 10_000
 """An episode is cut here: an environment without an end must not hold up the run."""
 
-_SEED_OFFSET = 1_000_000  # evaluation starts where training does not
+EVALUATION_SEED = 1_000_000
+"""Every evaluation of every run starts from the same states: two differ by the policy alone."""
 
 
 def make_evaluation_env(config: MPOConfig) -> EnvBase:
@@ -25,21 +26,20 @@ def make_evaluation_env(config: MPOConfig) -> EnvBase:
         return SerialEnv(config.eval_episodes, partial(make_env, config.env))
 
 
-def evaluate(env: EnvBase, policy: TensorDictModuleBase, seed: int) -> Tensor:
+def evaluate(env: EnvBase, policy: TensorDictModuleBase, seed: int = EVALUATION_SEED) -> Tensor:
     """Undiscounted returns ``[K]`` of one episode in each of the ``K`` environments.
 
-    Every evaluation of a run starts from the same states, so that two differ by the policy alone.
     Nothing random of the training is touched.
 
     Args:
         env (EnvBase): ``K`` environments, from :func:`make_evaluation_env`.
         policy (TensorDictModuleBase): what to play, e.g. a
             :class:`~mpo_torchrl.trainer.MeanPolicy`.
-        seed (int): the run's seed.
+        seed (int): fixes the states that episodes start from.
     """
     with keep_random_state(), torch.no_grad():
-        seed_everything(seed + _SEED_OFFSET)
-        env.set_seed(seed + _SEED_OFFSET)
+        seed_everything(seed)
+        env.set_seed(seed)
         returns = torch.zeros(env.batch_size)
         running = torch.ones(env.batch_size, dtype=torch.bool)
         state = env.reset()

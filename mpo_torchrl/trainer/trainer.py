@@ -200,7 +200,7 @@ class MPOTrainer(Trainer):
 
     def evaluate(self) -> dict[str, float]:
         """Play ``eval_episodes`` episodes with the mean action; log and save if asked to."""
-        self.returns = evaluate(self.evaluation_env, self.policy, self.config.seed)
+        self.returns = evaluate(self.evaluation_env, self.policy)
         self._evaluated_at = self.collected_frames
         seconds = time.perf_counter() - self._start
         row = progress_row(self.returns, self.updates, seconds, self.stepper.losses)
