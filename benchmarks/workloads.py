@@ -15,8 +15,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchrl.data import Bounded
 from torchrl.modules import MLP, ProbabilisticActor, TanhNormal, ValueOperator
 from torchrl.objectives import LossModule, SACLoss, SoftUpdate
+from torchrl.objectives.utils import TargetNetUpdater
 
-from mpo_torchrl import MPOLoss
+from mpo_torchrl import MPOConfig, MPOLoss
+from mpo_torchrl.trainer import make_optimizer, make_target_updater
 
 HIDDEN = 256
 
@@ -73,12 +75,15 @@ class Update:
     """From a sampled batch to updated targets: loss, backward, optimizer and target update."""
 
     def __init__(
-        self, loss: LossModule, batch: TensorDict, groups: list[dict[str, Any]] | None = None
+        self,
+        loss: LossModule,
+        batch: TensorDict,
+        optimizer: torch.optim.Optimizer,
+        targets: TargetNetUpdater,
     ) -> None:
-        self.loss, self.batch = loss, batch
         loss.make_value_estimator(gamma=0.99)
-        self.optimizer = torch.optim.Adam(groups or loss.parameters(), lr=3e-4)
-        self.targets = SoftUpdate(loss, tau=0.005)
+        self.loss, self.batch = loss, batch
+        self.optimizer, self.targets = optimizer, targets
 
     def __call__(self) -> None:
         losses = self.loss(self.batch)
@@ -91,19 +96,26 @@ class Update:
 def mpo_update(
     shape: Shape, *, num_action_samples: int = 20, batch_size: int = 256, **settings: Any
 ) -> Update:
-    """Our update, with the settings that are our defaults."""
+    """Our update as the recipe does it: our defaults, its optimizer and its target updater."""
     loss = MPOLoss(*make_networks(shape), num_action_samples=num_action_samples, **settings)
-    groups: list[dict[str, Any]] = [
-        {"params": list(loss.network_parameters())},
-        {"params": list(loss.dual_parameters()), "lr": 1e-2},
-    ]
-    return Update(loss, make_batch(shape, batch_size), groups)
+    config = MPOConfig()
+    return Update(
+        loss,
+        make_batch(shape, batch_size),
+        make_optimizer(loss, config),
+        make_target_updater(loss, config),
+    )
 
 
 def sac_update(shape: Shape, *, batch_size: int = 256) -> Update:
-    """TorchRL's own SAC on the same networks."""
+    """TorchRL's own SAC on the same networks, with the optimizer and updater of its examples."""
     loss = SACLoss(*make_networks(shape), action_spec=action_spec(shape))
-    return Update(loss, make_batch(shape, batch_size))
+    return Update(
+        loss,
+        make_batch(shape, batch_size),
+        torch.optim.Adam(loss.parameters(), lr=3e-4),
+        SoftUpdate(loss, tau=0.005),
+    )
 
 
 def rlox_update(shape: Shape, *, batch_size: int = 256) -> Callable[[], object]:

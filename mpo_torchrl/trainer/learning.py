@@ -9,11 +9,12 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 from torchrl.modules import ProbabilisticActor
-from torchrl.objectives import LossModule, SoftUpdate
+from torchrl.objectives import LossModule
 
 from mpo_torchrl.loss import MPOLoss
 from mpo_torchrl.modules import make_actor, make_critics
 from mpo_torchrl.modules.actor import PolicyKind
+from mpo_torchrl.targets import FusedSoftUpdate
 from mpo_torchrl.trainer.collection import NonFiniteError
 from mpo_torchrl.trainer.config import MPOConfig
 
@@ -62,13 +63,14 @@ def make_optimizer(loss: MPOLoss, config: MPOConfig) -> torch.optim.Adam:
         [
             {"params": loss.network_parameters(), "lr": config.learning_rate},
             {"params": loss.dual_parameters(), "lr": config.dual_lr},
-        ]
+        ],
+        fused=True,  # one call for all parameters: a third of an update's fixed cost otherwise
     )
 
 
-def make_target_updater(loss: LossModule, config: MPOConfig) -> SoftUpdate:
+def make_target_updater(loss: LossModule, config: MPOConfig) -> FusedSoftUpdate:
     """Moves every target by ``tau`` towards its network; call ``step()`` after each update."""
-    return SoftUpdate(loss, tau=config.tau)
+    return FusedSoftUpdate(loss, tau=config.tau)
 
 
 def total_loss(losses: TensorDictBase) -> Tensor:
