@@ -126,6 +126,7 @@ def test_differences_between_states_leave_the_temperature_alone() -> None:
 def test_the_policy_feels_its_distance_from_the_target() -> None:
     loss = move_policy(make_loss("gaussian"))
     batch = loss.e_step(make_batch(6))
+    loss.alpha_mean, loss.alpha_stddev = 1.0, 10.0
     free = loss.actor_loss(batch)[0]
     loss.alpha_mean, loss.alpha_stddev = 1000.0, 1000.0
     bound = loss.actor_loss(batch)[0]
