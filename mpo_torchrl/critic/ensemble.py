@@ -8,6 +8,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.objectives.utils import _vmap_func
 
+from mpo_torchrl.errors import MissingEntryError, listed
 from mpo_torchrl.stateless import ParameterSets, StatelessNetwork
 
 
@@ -88,7 +89,7 @@ def _output(tensordict: TensorDictBase, out_key: NestedKey) -> Tensor:
 
 def _require_output(out_key: NestedKey, written: list[NestedKey]) -> None:
     if out_key not in written:
-        raise KeyError(
-            f"the critic must write the key {out_key!r}, it wrote {sorted(map(str, written))}; "
-            "name its output with set_keys(state_action_value=...)."
+        raise MissingEntryError(
+            f"the critic must write the key {out_key!r}, it wrote {listed(written)}; name its "
+            "output with set_keys(state_action_value=...)."
         )

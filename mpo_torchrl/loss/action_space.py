@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from tensordict import NestedKey, TensorDict
+from tensordict.nn import CompositeDistribution
 from torch import Tensor, nn
 from torch import distributions as d
 from torchrl.data import Bounded, Composite, TensorSpec
@@ -81,10 +82,15 @@ class ActionSpace:
 
     def _probe_distribution(self, device: torch.device | None) -> d.Distribution | None:
         """A policy whose parameters are all ones, made without running the network."""
+        if self._sampling.distribution_class is CompositeDistribution:
+            raise ValueError(
+                "MPOLoss trains one action of real numbers, the policy is a "
+                "CompositeDistribution of several."
+            )
         ones = {key: torch.ones(1, self.size, device=device) for key in self._sampling.in_keys}
         try:
             probe = self._sampling.get_dist(TensorDict(ones, [1]))
-        except (ValueError, RuntimeError, TypeError, KeyError):
+        except (ValueError, RuntimeError, TypeError, KeyError, AttributeError):
             return None  # ones are no parameters of this distribution, e.g. a covariance
         if probe.has_enumerate_support:
             raise ValueError(

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from tensordict import NestedKey, TensorDictBase
 
+from mpo_torchrl.errors import MissingEntryError, listed
+
 
 def require_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Raises ``ValueError`` if an argument is none of its choices."""
@@ -32,12 +34,11 @@ def require_keys(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> None:
     """Raises ``KeyError`` if an input is missing, ``ValueError`` if the batch is empty."""
     for key in keys:
         if tensordict.get(key, None) is None:
-            found = sorted(map(str, tensordict.keys(True, True)))
-            raise KeyError(
-                f"the batch has no entry {key!r}, it has {found}; rename what the loss reads "
-                "with set_keys(...)."
+            raise MissingEntryError(
+                f"the batch has no entry {key!r}, it has {listed(tensordict.keys(True, True))}; "
+                "rename what the loss reads with set_keys(...)."
             )
-    if not tensordict.numel():
+    if not tensordict.batch_size.numel():
         raise ValueError(
             f"the batch is empty, its batch size is {list(tensordict.batch_size)}; a loss needs "
             "at least one transition."

@@ -1,0 +1,31 @@
+"""Errors that a person can read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tensordict import NestedKey
+
+
+class MissingEntryError(KeyError):
+    """A TensorDict lacks an entry; unlike its base it shows the sentence as it was written.
+
+    Examples:
+        >>> from mpo_torchrl.errors import MissingEntryError
+        >>> str(MissingEntryError("there is no 'reward'."))
+        "there is no 'reward'."
+    """
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def listed(keys: Iterable[NestedKey]) -> str:
+    """Keys in a row, in an order that does not depend on the TensorDict.
+
+    Examples:
+        >>> from mpo_torchrl.errors import listed
+        >>> listed([("next", "reward"), "action"])
+        "'action', ('next', 'reward')"
+    """
+    return ", ".join(sorted(map(repr, keys)))

@@ -1,0 +1,345 @@
+"""Bad input ends in one sentence that names it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+import torch
+from tensordict import TensorDict
+from tensordict.nn import (
+    CompositeDistribution,
+    NormalParamExtractor,
+    ProbabilisticTensorDictModule,
+    ProbabilisticTensorDictSequential,
+    TensorDictModule,
+)
+from torch import distributions as d
+from torch import nn
+from torchrl.data import Bounded, Categorical, Composite, MultiCategorical, OneHot, Unbounded
+from torchrl.modules import MLP, Actor, OneHotCategorical, ProbabilisticActor, ValueOperator
+
+from mpo_torchrl import MPOLoss
+from tests.loss.builders import (
+    POLICIES,
+    SPEC,
+    A,
+    O,
+    make_actor,
+    make_batch,
+    make_critic,
+    make_loss,
+    without_spec,
+)
+
+# -- the batch ----------------------------------------------------------------------------
+
+ENTRIES = ["observation", "action", *(("next", k) for k in ("observation", "reward", "done"))]
+
+
+@pytest.mark.parametrize("key", ENTRIES, ids=str)
+def test_a_missing_entry_is_named(key: Any) -> None:
+    batch = make_batch(4)
+    del batch[key]
+    name = repr(key).replace("(", r"\(").replace(")", r"\)")
+    with pytest.raises(KeyError, match=f"the batch has no entry {name}, it has .* set_keys"):
+        make_loss()(batch)
+
+
+def test_a_renamed_entry_that_is_missing_is_named() -> None:
+    loss = make_loss()
+    loss.set_keys(reward=("info", "gain"))
+    with pytest.raises(KeyError, match=r"no entry \('next', 'info', 'gain'\)"):
+        loss(make_batch(4))
+
+
+@pytest.mark.parametrize("shape", [(0,), (4, 0), (0, 3)], ids=str)
+def test_an_empty_batch_is_refused(shape: tuple) -> None:
+    with pytest.raises(ValueError, match="the batch is empty.*at least one transition"):
+        make_loss()(make_batch(*shape))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("size", [1, 3])
+def test_actions_of_another_size_are_refused(policy: str, size: int) -> None:
+    with pytest.raises(
+        ValueError, match=rf"actions of shape \[4, {size}\] under 'action'.*\[4, 2\]"
+    ):
+        make_loss(policy)(make_batch(4, action_size=size))
+
+
+def test_actions_without_their_last_dimension_are_refused() -> None:
+    batch = make_batch(4)
+    batch["action"] = batch["action"][:, 0]
+    with pytest.raises(ValueError, match=r"actions of shape \[4\] under 'action'.*\[4, 2\]"):
+        make_loss()(batch)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 2)], ids=str)
+def test_rewards_of_another_shape_are_refused(shape: tuple) -> None:
+    batch = make_batch(4)
+    batch["next", "reward"] = torch.zeros(shape)
+    with pytest.raises(ValueError, match=r"reward under \('next', 'reward'\) must be .* \[4, 1\]"):
+        make_loss()(batch)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    "key", ["observation", "action", ("next", "observation"), ("next", "reward")], ids=str
+)
+def test_numbers_that_are_not_finite_are_refused_in_the_first_batch(
+    key: Any, number: float
+) -> None:
+    batch, loss = make_batch(4), make_loss()
+    batch[key].view(-1)[0] = number
+    before = [p.detach().clone() for p in loss.parameters()]
+    name = repr(key).replace("(", r"\(").replace(")", r"\)")
+    with pytest.raises(
+        ValueError, match=f"1 of the [0-9]+ numbers under {name} are NaN or infinite"
+    ):
+        loss(batch)
+    assert "td_error" not in batch.keys()  # no priority is poisoned
+    assert all((p == q).all() for p, q in zip(before, loss.parameters(), strict=True))
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        loss(batch)
+
+
+def test_the_look_at_the_first_batch_is_the_only_one() -> None:
+    loss, batch = make_loss(), make_batch(4)
+    loss(batch)
+    batch["next", "reward"][0] = float("nan")
+    assert loss(batch)["loss_qvalue"].isnan()
+
+
+# -- the critic ---------------------------------------------------------------------------
+
+
+def loss_with(critic: Any, **kwargs: Any) -> MPOLoss:
+    return MPOLoss(make_actor(), critic, **kwargs)
+
+
+@pytest.mark.parametrize("outputs", [2, 5])
+def test_a_critic_of_several_values_is_refused(outputs: int) -> None:
+    network = MLP(in_features=O + A, out_features=outputs, num_cells=[8])
+    critic = ValueOperator(network, in_keys=["observation", "action"])
+    with pytest.raises(
+        ValueError, match=r"must write 'state_action_value' as \[\*B, 1\].*one output"
+    ):
+        loss_with(critic)(make_batch(4))
+
+
+def test_a_critic_without_its_last_dimension_is_refused() -> None:
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Linear(O + A, 1)
+
+        def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+            return self.body(torch.cat(inputs, -1)).squeeze(-1)
+
+    critic = TensorDictModule(Flat(), ["observation", "action"], ["state_action_value"])
+    with pytest.raises(ValueError, match=r"must write 'state_action_value' as \[\*B, 1\]"):
+        loss_with(critic)(make_batch(4))
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_a_critic_that_writes_elsewhere_is_refused(hooked: bool) -> None:
+    critic = make_critic(out_key="q")
+    if hooked:
+        critic.register_forward_hook(lambda module, args, output: None)
+    with pytest.raises(KeyError, match="must write the key 'state_action_value', it wrote .*'q'"):
+        loss_with(critic)(make_batch(4))
+
+
+def test_a_critic_that_is_no_tensordict_module_is_refused() -> None:
+    with pytest.raises(TypeError, match="must be a TensorDict module .* got Linear"):
+        loss_with(nn.Linear(O + A, 1))
+
+
+def test_no_critic_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one network, got an empty list"):
+        loss_with([])
+
+
+@pytest.mark.parametrize(("given", "asked"), [(1, 0), (1, -1), (2, 3), (3, 2), (2, 1)])
+def test_a_number_of_critics_that_does_not_fit_is_refused(given: int, asked: int) -> None:
+    critics = [make_critic() for _ in range(given)]
+    with pytest.raises(
+        ValueError, match=f"num_qvalue_nets={asked} does not fit the {given} critic"
+    ):
+        loss_with(critics, num_qvalue_nets=asked)
+
+
+# -- the actor and its actions ------------------------------------------------------------
+
+
+def test_a_deterministic_actor_is_refused() -> None:
+    actor = Actor(MLP(in_features=O, out_features=A, num_cells=[8]), spec=SPEC)
+    with pytest.raises(TypeError, match="must be a stochastic policy with get_dist.*got Actor"):
+        MPOLoss(actor, make_critic())
+
+
+def test_a_module_that_is_no_actor_is_refused() -> None:
+    with pytest.raises(TypeError, match="must be a stochastic policy with get_dist.*got Linear"):
+        MPOLoss(nn.Linear(O, A), make_critic())
+
+
+def discrete_actor(spec: Any) -> ProbabilisticActor:
+    network = TensorDictModule(nn.Linear(O, 4), ["observation"], ["logits"])
+    return ProbabilisticActor(
+        network, in_keys=["logits"], spec=spec, distribution_class=OneHotCategorical
+    )
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [OneHot(4), Categorical(4), MultiCategorical([2, 2]), Bounded(0, 3, (1,), dtype=torch.int64)],
+    ids=lambda s: type(s).__name__,
+)
+def test_a_discrete_action_space_is_refused(spec: Any) -> None:
+    with pytest.raises(ValueError, match="needs a continuous action space.* got the discrete"):
+        MPOLoss(discrete_actor(None), make_critic(), action_spec=spec)
+
+
+def test_a_discrete_policy_is_refused_although_its_spec_is_continuous() -> None:
+    with pytest.raises(ValueError, match="policy of the discrete distribution OneHotCategorical"):
+        MPOLoss(discrete_actor(Unbounded(4)), make_critic())
+
+
+def test_a_discrete_actor_is_refused_by_its_own_spec() -> None:
+    with pytest.raises(ValueError, match="needs a continuous action space.* discrete OneHot"):
+        MPOLoss(discrete_actor(OneHot(4)), make_critic())
+
+
+def composite_actor() -> ProbabilisticTensorDictSequential:
+    network = nn.Sequential(nn.Linear(O, 2 * A), NormalParamExtractor())
+    keys = [("params", "arm", "loc"), ("params", "arm", "scale")]
+    return ProbabilisticTensorDictSequential(
+        TensorDictModule(network, ["observation"], keys),
+        ProbabilisticTensorDictModule(
+            in_keys=["params"],
+            distribution_class=CompositeDistribution,
+            distribution_kwargs={
+                "distribution_map": {"arm": d.Normal},
+                "name_map": {"arm": ("action", "arm")},
+            },
+        ),
+    )
+
+
+def test_an_action_of_several_parts_is_refused() -> None:
+    spec = Composite(action=Composite(arm=SPEC, leg=SPEC))
+    with pytest.raises(
+        ValueError, match=r"trains one action of real numbers.*composed of \['arm', 'leg'\]"
+    ):
+        MPOLoss(without_spec(make_actor()), make_critic(), action_spec=spec)
+
+
+def test_a_policy_of_several_distributions_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match="one action of real numbers.*CompositeDistribution of several"
+    ):
+        MPOLoss(composite_actor(), make_critic(), action_spec=SPEC)
+
+
+def test_an_unknown_action_size_is_asked_for() -> None:
+    with pytest.raises(
+        ValueError, match="size of an action is not known.*action_spec=env.action_spec"
+    ):
+        MPOLoss(without_spec(make_actor()), make_critic())
+
+
+def test_an_action_without_a_last_dimension_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"needs a last dimension .* spec of shape \[\]"):
+        MPOLoss(without_spec(make_actor()), make_critic(), action_spec=Bounded(-1.0, 1.0, ()))
+
+
+def test_a_spec_of_another_size_than_the_policy_is_refused() -> None:
+    loss = MPOLoss(
+        without_spec(make_actor()), make_critic(), action_spec=Unbounded(3), epsilon_penalty=None
+    )
+    with pytest.raises(ValueError, match="has 3 multipliers and the policy 2 action dimensions"):
+        loss(make_batch(4))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [Unbounded(A), Bounded(torch.tensor([-1.0, -torch.inf]), torch.ones(A))],
+    ids=["unbounded", "half"],
+)
+def test_a_penalty_in_an_unbounded_action_space_is_refused(spec: Any) -> None:
+    with pytest.raises(ValueError, match="needs a bounded action space.*epsilon_penalty=None"):
+        MPOLoss(without_spec(make_actor()), make_critic(), action_spec=spec)
+
+
+# -- the arguments ------------------------------------------------------------------------
+
+BOUNDS = ["epsilon", "epsilon_mean", "epsilon_stddev", "epsilon_penalty", "epsilon_policy"]
+
+
+@pytest.mark.parametrize("value", [0.0, -0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("bound", BOUNDS)
+def test_a_bound_that_is_not_positive_is_refused(bound: str, value: float) -> None:
+    policy = "beta" if bound == "epsilon_policy" else "gaussian"
+    with pytest.raises(
+        ValueError, match=f"^{bound} is a bound on a KL .* positive and finite, got"
+    ):
+        make_loss(policy, **{bound: value})
+
+
+INITS = ["temperature", "penalty_temperature", "alpha_mean", "alpha_stddev", "alpha_policy"]
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("name", INITS)
+def test_a_multiplier_that_is_not_positive_is_refused(name: str, value: float) -> None:
+    policy = "beta" if name == "alpha_policy" else "gaussian"
+    with pytest.raises(ValueError, match="Lagrange multiplier must be positive and finite, got"):
+        make_loss(policy, **{f"init_{name}": value})
+
+
+@pytest.mark.parametrize("number", [0, -3])
+@pytest.mark.parametrize("name", ["num_action_samples", "num_bootstrap_samples"])
+def test_fewer_than_one_sample_is_refused(name: str, number: int) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be at least 1, got {number}"):
+        make_loss(**{name: number})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "choices"),
+    [
+        ("e_step_critic", "both", "'online', 'target'"),
+        ("reduction", "avg", "'none', 'mean', 'sum'"),
+        ("loss_function", "huber", "'l2', 'l1' or 'smooth_l1'"),
+        ("parametrization", "relu", "'softplus' or 'exp'"),
+        ("scalar_output_mode", "drop", "None, 'exclude', 'non_tensor'"),
+        ("use_prioritized_weights", "no", "'auto', True, False"),
+    ],
+)
+def test_an_unknown_choice_is_answered_with_the_known_ones(
+    name: str, value: str, choices: str
+) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be .*{choices}.*got '{value}'"):
+        make_loss(**{name: value})
+
+
+def test_an_unknown_argument_is_refused() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'epsilonn'"):
+        make_loss(epsilonn=0.1)
+
+
+def test_a_mask_key_that_is_no_key_is_refused() -> None:
+    with pytest.raises(ValueError, match="loss_mask_key must be 'auto', None or a NestedKey"):
+        make_loss().loss_mask_key = 3
+
+
+def test_an_e_step_without_the_sample_before_squashing_is_refused() -> None:
+    batch = make_batch(4)
+    batch["e_step"] = TensorDict(action=torch.zeros(4, 3, A), batch_size=4)
+    with pytest.raises(ValueError, match="fits the samples before the squashing.*'base_action'"):
+        make_loss("tanh_normal")(batch)
+
+
+if __name__ == "__main__":
+    pytest.main([__file__, *sys.argv[1:]])
