@@ -87,7 +87,10 @@ class MPOLoss(LagrangianLoss):
         num_qvalue_nets (int, optional): number of critics; 2 by default, the length of a list.
         num_action_samples (int): actions drawn per state in the E-step, ``N``.
         num_bootstrap_samples (int): actions drawn per next state for its value, ``M``.
-        e_step_critic (str): critics that score the E-step, ``"online"`` or ``"target"``.
+        e_step_critic (str): critics that score the E-step, ``"online"`` or ``"target"``. With
+            ``"next"`` the policy is improved at the *next* state, on the very actions and
+            target values that the bootstrap averages: one pass of the critics less, and ``M``
+            is ``N``, as in Acme's TensorFlow agent.
         epsilon (float): bound on the KL of the E-step, nats.
         epsilon_mean (float): bound on the KL of the means (each dimension's), nats.
         epsilon_stddev (float): bound on the KL of the stddevs (each dimension's), nats.
@@ -214,7 +217,7 @@ class MPOLoss(LagrangianLoss):
         num_qvalue_nets: int | None = None,
         num_action_samples: int = 20,
         num_bootstrap_samples: int = 1,
-        e_step_critic: Literal["online", "target"] = "online",
+        e_step_critic: Literal["online", "target", "next"] = "online",
         epsilon: float = 0.1,
         epsilon_mean: float = 0.1,
         epsilon_stddev: float = 5e-3,
@@ -242,7 +245,7 @@ class MPOLoss(LagrangianLoss):
     ) -> None:
         super().__init__()
         self._set_output(reduction, scalar_output_mode, use_prioritized_weights)
-        checks.require_choice("e_step_critic", e_step_critic, ("online", "target"))
+        checks.require_choice("e_step_critic", e_step_critic, ("online", "target", "next"))
         checks.require_scoring_dtype(scoring_dtype)
         checks.require_at_least_one("num_bootstrap_samples", num_bootstrap_samples)
         critic = qvalue_network
@@ -407,9 +410,10 @@ class MPOLoss(LagrangianLoss):
             ValueError: if the batch is empty, a shape is wrong, or the first batch holds
                 numbers that are not finite.
         """
+        self._check(tensordict)
         reduce = self._reducer(tensordict)
-        loss_qvalue, readings = self.qvalue_loss(tensordict)
         improved, reference = self._improve(tensordict)
+        loss_qvalue, readings = self._qvalue_terms(tensordict, improved)
         loss_temperature, temperature_readings = self._temperature_terms(improved)
         fit = self._fit(tensordict, improved, reference)
         loss_actor, loss_alpha = self._policy_terms(fit)
@@ -432,21 +436,9 @@ class MPOLoss(LagrangianLoss):
             tuple[Tensor, dict]: the reduced loss, and ``"td_error"`` and ``"q_value"``,
             ``[*B]``, detached.
         """
-        terminated = next_key(self.tensor_keys.terminated)
-        checks.require_keys(tensordict, [key for key in self.in_keys if key != terminated])
-        self._require_first_finite(tensordict)
-        target = self._value_target(tensordict)  # [*B]
-        prediction = self.critic.predict(
-            tensordict, self._trained_critics, target.shape, vmap_randomness=self._vmap_mode(target)
-        )  # [C, *B]
-        loss = self._reducer(tensordict)(
-            self.critic.loss(prediction, target), weights=self._priority_weight(tensordict)
-        )
-        td_error = self.critic.td_error(prediction, target)
-        # [*B], or [*B, 1] in a batch that counts the last dimension of its entries as its own.
-        surplus = (1,) * (tensordict.batch_dims - td_error.ndim)
-        tensordict.set(self.tensor_keys.priority, td_error.reshape(td_error.shape + surplus))
-        return loss, {"td_error": td_error, "q_value": prediction.detach().mean(0)}
+        self._check(tensordict)
+        improved = self._improve(tensordict)[0] if self._improves_next else None
+        return self._qvalue_terms(tensordict, improved)
 
     def e_step(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Part 2 alone: writes ``"e_step"`` into the batch, keeping what is already there.
@@ -516,6 +508,31 @@ class MPOLoss(LagrangianLoss):
     def _target_critics(self) -> ParameterSets:
         return ParameterSets(self.target_qvalue_network_params)
 
+    @property
+    def _improves_next(self) -> bool:
+        return self.e_step_critic == "next"
+
+    def _check(self, tensordict: TensorDictBase) -> None:
+        terminated = next_key(self.tensor_keys.terminated)
+        checks.require_keys(tensordict, [key for key in self.in_keys if key != terminated])
+        self._require_first_finite(tensordict)
+
+    def _qvalue_terms(
+        self, tensordict: TensorDictBase, improved: TensorDictBase | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        target = self._value_target(tensordict, improved)  # [*B]
+        prediction = self.critic.predict(
+            tensordict, self._trained_critics, target.shape, vmap_randomness=self._vmap_mode(target)
+        )  # [C, *B]
+        loss = self._reducer(tensordict)(
+            self.critic.loss(prediction, target), weights=self._priority_weight(tensordict)
+        )
+        td_error = self.critic.td_error(prediction, target)
+        # [*B], or [*B, 1] in a batch that counts the last dimension of its entries as its own.
+        surplus = (1,) * (tensordict.batch_dims - td_error.ndim)
+        tensordict.set(self.tensor_keys.priority, td_error.reshape(td_error.shape + surplus))
+        return loss, {"td_error": td_error, "q_value": prediction.detach().mean(0)}
+
     def _score(
         self,
         states: TensorDictBase,
@@ -540,12 +557,15 @@ class MPOLoss(LagrangianLoss):
         return self.critic.value(prediction)
 
     @torch.no_grad()
-    def _value_target(self, tensordict: TensorDictBase) -> Tensor:
+    def _value_target(self, tensordict: TensorDictBase, improved: TensorDictBase | None) -> Tensor:
         """The critic's target ``[*B]``: rewards and the value of the next state."""
         keys = self.tensor_keys
-        policy, states = self._policy(tensordict.get("next"), self._reference_actor)
-        action = draw_actions(policy, self.num_bootstrap_samples)["action"]
-        value = self._score(states, action, self._target_critics)
+        if improved is not None and self._improves_next:
+            action, value = improved.get("action"), improved.get("state_action_value")
+        else:
+            policy, states = self._policy(tensordict.get("next"), self._reference_actor)
+            action = draw_actions(policy, self.num_bootstrap_samples)["action"]
+            value = self._score(states, action, self._target_critics)
         batch = value.shape[:-1]
         taken = tensordict.get(keys.action)
         checks.require_action_shape(keys.action, taken.shape, (*batch, action.shape[-1]))
@@ -560,12 +580,15 @@ class MPOLoss(LagrangianLoss):
         self, tensordict: TensorDictBase
     ) -> tuple[TensorDictBase, d.Distribution | GaussianBase]:
         """The E-step and the reference policy it drew from."""
-        reference, states = self._policy(tensordict, self._reference_actor)
+        improved_states = tensordict.get("next") if self._improves_next else tensordict
+        reference, states = self._policy(improved_states, self._reference_actor)
         online = self.e_step_critic == "online"
         params = self._trained_critics if online else self._target_critics
+        # A critic's target is never computed in reduced precision.
+        dtype = None if self._improves_next else self._hidden_dtype
         improved = self._e_step(
             reference,
-            lambda action: self._score(states, action, params, self._hidden_dtype),
+            lambda action: self._score(states, action, params, dtype),
             tensordict.get(self.tensor_keys.e_step, None),
         )
         return improved, reference
@@ -590,7 +613,8 @@ class MPOLoss(LagrangianLoss):
         improved: TensorDictBase,
         reference: d.Distribution | GaussianBase,
     ) -> Fit:
-        policy, _ = self._policy(tensordict, self._online_actor)
+        states = tensordict.get("next") if self._improves_next else tensordict
+        policy, _ = self._policy(states, self._online_actor)
         return self._m_step(improved, policy, reference)
 
     def _policy_terms(self, fit: Fit) -> tuple[Tensor, Tensor]:

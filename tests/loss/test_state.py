@@ -194,7 +194,7 @@ def test_reset_draws_everything_anew_and_the_duals_as_they_were(policy: str) -> 
     assert losses["temperature"] == 3.0
     if policy == "gaussian":
         assert (losses["penalty_temperature"], losses["alpha_mean"]) == (1.0, 1.0)
-        assert losses["alpha_stddev"] == 10.0
+        assert losses["alpha_stddev"] == 1.0
 
 
 def test_after_a_reset_targets_equal_their_networks() -> None:
