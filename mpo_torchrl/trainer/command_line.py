@@ -66,7 +66,8 @@ def run_from_command_line(
         return
     torchrl_logger.setLevel(logging.WARNING)
     for handler in torchrl_logger.handlers:  # TorchRL talks on stdout, which is for results
-        handler.setStream(sys.stderr)
+        if getattr(handler, "stream", None) is sys.stdout:
+            handler.setStream(sys.stderr)
     ConfigStore.instance().store(name="mpo_settings", node=MPOConfig)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them
 
