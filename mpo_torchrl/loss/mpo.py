@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -11,18 +10,11 @@ from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import (
     ProbabilisticTensorDictSequential,
     TensorDictModule,
-    TensorDictParams,
-    composite_lp_aggregate,
     dispatch,
 )
 from torch import Tensor
 from torch import distributions as d
 from torchrl.data import TensorSpec
-from torchrl.objectives.utils import (
-    ValueEstimators,
-    _cache_values,
-    dispatch_value_estimator,
-)
 
 from mpo_torchrl.critic import ScalarCritic
 from mpo_torchrl.critic.scalar import LossFunction
@@ -33,10 +25,8 @@ from mpo_torchrl.e_step.sampled import draw_actions
 from mpo_torchrl.functional import effective_sample_size, nonparametric_kl, nonparametric_weights
 from mpo_torchrl.loss import checks
 from mpo_torchrl.loss.action_space import ActionSpace
-from mpo_torchrl.loss.base import LagrangianLoss
+from mpo_torchrl.loss.actor_critic import ActorCriticLoss
 from mpo_torchrl.loss.networks import (
-    borrow_parameters,
-    count_critics,
     next_key,
     sampling_module,
 )
@@ -45,10 +35,9 @@ from mpo_torchrl.loss.policy import Policy
 from mpo_torchrl.loss.schedule import bound
 from mpo_torchrl.m_step import DistributionMStep, Fit, GaussianMStep
 from mpo_torchrl.precision import fast_scoring_dtype
-from mpo_torchrl.stateless import ParameterSets
 
 
-class MPOLoss(LagrangianLoss):
+class MPOLoss(ActorCriticLoss):
     r"""TorchRL implementation of the MPO loss for continuous actions.
 
     Presented in "Maximum a Posteriori Policy Optimisation"
@@ -152,53 +141,6 @@ class MPOLoss(LagrangianLoss):
         ['loss_actor', 'loss_alpha', 'loss_qvalue', 'loss_temperature']
     """
 
-    @dataclass
-    class _AcceptedKeys:
-        """The configurable TensorDict keys and their defaults, set with ``set_keys``.
-
-        Attributes:
-            action: the action taken. Defaults to the key that the actor samples.
-            value: where the value of the next state is put for the value estimator.
-            state_action_value: where the critic writes.
-            log_prob: accepted so that a SAC pipeline's keys fit; MPO does not read it.
-            priority: where the temporal-difference error of each transition is written.
-            reward, done, terminated: read under ``"next"``.
-            priority_weight: importance weights of prioritized replay.
-            e_step: the nested TensorDict of the E-step.
-        """
-
-        action: NestedKey = "action"
-        value: NestedKey = "state_value"
-        state_action_value: NestedKey = "state_action_value"
-        log_prob: NestedKey | None = None
-        priority: NestedKey = "td_error"
-        reward: NestedKey = "reward"
-        done: NestedKey = "done"
-        terminated: NestedKey = "terminated"
-        priority_weight: NestedKey = "priority_weight"
-        e_step: NestedKey = "e_step"
-
-        def __post_init__(self) -> None:
-            if self.log_prob is None:
-                aggregate = composite_lp_aggregate(nowarn=True)
-                self.log_prob = "sample_log_prob" if aggregate else "action_log_prob"
-
-    default_keys = _AcceptedKeys
-    tensor_keys: _AcceptedKeys
-    default_value_estimator = ValueEstimators.TD0
-    SUPPORTED_VALUE_ESTIMATORS = (
-        ValueEstimators.TD0,
-        ValueEstimators.TD1,
-        ValueEstimators.TDLambda,
-    )
-
-    actor_network: ProbabilisticTensorDictSequential
-    qvalue_network: TensorDictModule
-    actor_network_params: TensorDictParams
-    qvalue_network_params: TensorDictParams
-    target_actor_network_params: TensorDictParams
-    target_qvalue_network_params: TensorDictParams
-    network_names = ("actor_network", "qvalue_network")
     _policy: Policy
     _e_step: SampledEStep
     _m_step: GaussianMStep | DistributionMStep
@@ -253,14 +195,17 @@ class MPOLoss(LagrangianLoss):
             critic = ScalarCritic(qvalue_network, loss_function=loss_function)
 
         sampling_module(actor_network)  # raises if the actor is deterministic
-        # In __dict__, as LossModule keeps networks: a part is no second owner of parameters.
-        self.__dict__["critic"] = critic
-        self.set_keys(action=actor_network.dist_sample_keys[0], state_action_value=critic.value_key)
         self._wire_networks(
-            actor_network, num_qvalue_nets, delay_actor, delay_qvalue, separate_losses
+            critic,
+            actor_network,
+            num_qvalue_nets,
+            delay_actor,
+            delay_qvalue,
+            separate_losses,
+            deactivate_vmap,
         )
         self._action_spec = action_spec
-        space = self._action_space()
+        space = ActionSpace(actor_network, self.tensor_keys.action, action_spec)
         e_step = e_step or make_e_step(
             space,
             num_action_samples,
@@ -283,37 +228,11 @@ class MPOLoss(LagrangianLoss):
         self.delay_qvalue = delay_qvalue
         self.num_bootstrap_samples = num_bootstrap_samples
         self.e_step_critic = e_step_critic
-        self.deactivate_vmap = deactivate_vmap
         self.scoring_dtype = scoring_dtype
         self._adapt()
         self._default_value_estimator()  # at once, so that every state_dict has its discount
 
     # -- wiring ---------------------------------------------------------------------------
-
-    def _wire_networks(
-        self,
-        actor_network: ProbabilisticTensorDictSequential,
-        num_qvalue_nets: int | None,
-        delay_actor: bool,
-        delay_qvalue: bool,
-        separate_losses: bool,
-    ) -> None:
-        self.convert_to_functional(actor_network, "actor_network", create_target_params=delay_actor)
-        networks = list(self.critic.networks)
-        self.num_qvalue_nets = count_critics(len(networks), num_qvalue_nets)
-        self.convert_to_functional(
-            networks if len(networks) > 1 else networks[0],
-            "qvalue_network",
-            # Expanding even once would cut a single critic off from the user's module.
-            self.num_qvalue_nets if self.num_qvalue_nets > 1 else None,
-            create_target_params=delay_qvalue,
-            compare_against=list(actor_network.parameters()) if separate_losses else None,
-        )
-        self._borrowed = frozenset(
-            borrow_parameters(self.qvalue_network_params, networks, actor_network.parameters())
-            if separate_losses
-            else ()
-        )
 
     def _wire_parts(self, e_step: SampledEStep, m_step: GaussianMStep | DistributionMStep) -> None:
         self.__dict__["_e_step"] = e_step
@@ -332,7 +251,8 @@ class MPOLoss(LagrangianLoss):
     def _adapt(self) -> None:
         """Settles what follows from the device and the precision of the networks."""
         gaussian = type(self._m_step) is GaussianMStep
-        policy = Policy(self.actor_network, self._action_space(), as_gaussian=gaussian)
+        space = ActionSpace(self.actor_network, self.tensor_keys.action, self._action_spec)
+        policy = Policy(self.actor_network, space, as_gaussian=gaussian)
         self.__dict__["_policy"] = policy
         dtype = self.scoring_dtype
         if dtype == "auto":
@@ -344,44 +264,6 @@ class MPOLoss(LagrangianLoss):
         super()._apply(fn)
         self._adapt()
         return self
-
-    def _action_space(self) -> ActionSpace:
-        return ActionSpace(self.actor_network, self.tensor_keys.action, self._action_spec)
-
-    def make_value_estimator(self, value_type: Any = None, **hyperparams: Any) -> MPOLoss:
-        """Chooses how rewards and next values become targets: TD(0), TD(1) or TD(lambda)."""
-        value_type, hp = self._prepare_value_estimator_kwargs(value_type, **hyperparams)
-        if value_type is not None:
-            dispatch_value_estimator(
-                self,
-                value_type,
-                supported=self.SUPPORTED_VALUE_ESTIMATORS,
-                value_network=None,
-                deactivate_vmap=self.deactivate_vmap,
-                **hp,
-            )
-        self._forward_value_estimator_keys()
-        return self
-
-    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
-        if self._value_estimator is not None:
-            keys = self.tensor_keys
-            self._value_estimator.set_keys(
-                value=keys.value, reward=keys.reward, done=keys.done, terminated=keys.terminated
-            )
-        self.critic.value_key = self.tensor_keys.state_action_value
-        self._in_keys = None  # made anew from the new names
-
-    # -- keys -----------------------------------------------------------------------------
-
-    def _make_in_keys(self) -> list[NestedKey]:
-        keys = self.tensor_keys
-        made = {keys.action, *self.actor_network.out_keys}
-        states = [*self.actor_network.in_keys]
-        states += [key for key in self.critic.in_keys if key not in made]
-        following = [*states, keys.reward, keys.done, keys.terminated]
-        entries = [*states, keys.action, *[next_key(key) for key in following]]
-        return list(dict.fromkeys(entries))
 
     def _make_out_keys(self) -> list[NestedKey]:
         keys = ["loss_qvalue", "loss_temperature", "loss_actor", "loss_alpha"]
@@ -413,7 +295,9 @@ class MPOLoss(LagrangianLoss):
         self._check(tensordict)
         reduce = self._reducer(tensordict)
         improved, reference = self._improve(tensordict)
-        loss_qvalue, readings = self._qvalue_terms(tensordict, improved)
+        loss_qvalue, readings = self._qvalue_terms(
+            tensordict, self._value_target(tensordict, improved)
+        )
         loss_temperature, temperature_readings = self._temperature_terms(improved)
         fit = self._fit(tensordict, improved, reference)
         loss_actor, loss_alpha = self._policy_terms(fit)
@@ -438,7 +322,7 @@ class MPOLoss(LagrangianLoss):
         """
         self._check(tensordict)
         improved = self._improve(tensordict)[0] if self._improves_next else None
-        return self._qvalue_terms(tensordict, improved)
+        return self._qvalue_terms(tensordict, self._value_target(tensordict, improved))
 
     def e_step(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Part 2 alone: writes ``"e_step"`` into the batch, keeping what is already there.
@@ -465,7 +349,7 @@ class MPOLoss(LagrangianLoss):
 
         Returns:
             tuple[Tensor, dict]: the reduced loss, and the KLs, ``[*B, A]`` or ``[*B]``,
-            detached, as :meth:`alpha_loss` wants them, with the other diagnostics.
+            detached, with the other diagnostics of the M-step.
         """
         improved, reference = self._improve(tensordict)
         fit = self._fit(tensordict, improved, reference)
@@ -485,76 +369,9 @@ class MPOLoss(LagrangianLoss):
 
     # -- the steps ------------------------------------------------------------------------
 
-    # Caches are dropped when parameters move to another device or precision.
-
-    @property
-    @_cache_values
-    def _online_actor(self) -> ParameterSets:
-        return ParameterSets(self.actor_network_params)
-
-    @property
-    @_cache_values
-    def _reference_actor(self) -> ParameterSets:
-        return ParameterSets(self.target_actor_network_params)
-
-    @property
-    @_cache_values
-    def _trained_critics(self) -> ParameterSets:
-        # What a critic borrows from the actor is the actor's to train.
-        return ParameterSets(self.qvalue_network_params, frozen=self._borrowed)
-
-    @property
-    @_cache_values
-    def _target_critics(self) -> ParameterSets:
-        return ParameterSets(self.target_qvalue_network_params)
-
     @property
     def _improves_next(self) -> bool:
         return self.e_step_critic == "next"
-
-    def _check(self, tensordict: TensorDictBase) -> None:
-        terminated = next_key(self.tensor_keys.terminated)
-        checks.require_keys(tensordict, [key for key in self.in_keys if key != terminated])
-        self._require_first_finite(tensordict)
-
-    def _qvalue_terms(
-        self, tensordict: TensorDictBase, improved: TensorDictBase | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        target = self._value_target(tensordict, improved)  # [*B]
-        prediction = self.critic.predict(
-            tensordict, self._trained_critics, target.shape, vmap_randomness=self._vmap_mode(target)
-        )  # [C, *B]
-        loss = self._reducer(tensordict)(
-            self.critic.loss(prediction, target), weights=self._priority_weight(tensordict)
-        )
-        td_error = self.critic.td_error(prediction, target)
-        # [*B], or [*B, 1] in a batch that counts the last dimension of its entries as its own.
-        surplus = (1,) * (tensordict.batch_dims - td_error.ndim)
-        tensordict.set(self.tensor_keys.priority, td_error.reshape(td_error.shape + surplus))
-        return loss, {"td_error": td_error, "q_value": prediction.detach().mean(0)}
-
-    def _score(
-        self,
-        states: TensorDictBase,
-        action: Tensor,
-        params: ParameterSets,
-        hidden_dtype: torch.dtype | None = None,
-    ) -> Tensor:
-        """Pessimistic values of ``N`` actions a state: ``[*B, N, A]`` to ``[*B, N]``."""
-        *batch, num_samples, _ = action.shape
-        inputs = {self.tensor_keys.action: action}
-        for key in self.critic.in_keys:
-            if key not in inputs:
-                state = states.get(key).unsqueeze(len(batch))
-                inputs[key] = state.expand(*batch, num_samples, *state.shape[len(batch) + 1 :])
-        prediction = self.critic.predict(
-            inputs,
-            params,
-            action.shape[:-1],
-            hidden_dtype=hidden_dtype,
-            vmap_randomness=self._vmap_mode(action),
-        )
-        return self.critic.value(prediction)
 
     @torch.no_grad()
     def _value_target(self, tensordict: TensorDictBase, improved: TensorDictBase | None) -> Tensor:
@@ -630,14 +447,3 @@ class MPOLoss(LagrangianLoss):
         for name in self._m_step.multipliers:
             readings[f"alpha_{name}"] = self._modules[f"alpha_{name}"]().detach()
         return {**readings, **fit.readings}
-
-    def _vmap_mode(self, like: Tensor) -> str | None:
-        loop = self.deactivate_vmap or self.critic.ensemble.is_stateless
-        return None if loop or like.device.type == "cpu" else self.vmap_randomness
-
-    def _make_vmap(self) -> None:
-        """Nothing to prepare: ``set_vmap_randomness`` acts at the next call."""
-
-    def _parameter_names(self) -> list[str]:
-        names = [f"{name}_params" for name in self.network_names]
-        return [*names, *[f"target_{name}" for name in names]]

@@ -1,0 +1,226 @@
+"""What the off-policy losses share: an actor and an ensemble of critics with their targets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+from tensordict.nn import (
+    ProbabilisticTensorDictSequential,
+    TensorDictModule,
+    TensorDictParams,
+    composite_lp_aggregate,
+)
+from torch import Tensor
+from torchrl.objectives.utils import (
+    ValueEstimators,
+    _cache_values,
+    dispatch_value_estimator,
+)
+
+from mpo_torchrl.critic import ScalarCritic
+from mpo_torchrl.loss import checks
+from mpo_torchrl.loss.base import LagrangianLoss
+from mpo_torchrl.loss.networks import borrow_parameters, count_critics, next_key
+from mpo_torchrl.stateless import ParameterSets
+
+
+class ActorCriticLoss(LagrangianLoss):
+    """A loss with an actor, an ensemble of critics, and a target of each.
+
+    Subclasses call :meth:`_wire_networks` at construction and then compute critic targets and
+    policy losses with :meth:`_score` and :meth:`_qvalue_terms`.
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        """The configurable TensorDict keys and their defaults, set with ``set_keys``.
+
+        Attributes:
+            action: the action taken. Defaults to the key that the actor samples.
+            value: where the value of the next state is put for the value estimator.
+            state_action_value: where the critic writes.
+            log_prob: accepted so that a SAC pipeline's keys fit; MPO does not read it.
+            priority: where the temporal-difference error of each transition is written.
+            reward, done, terminated: read under ``"next"``.
+            priority_weight: importance weights of prioritized replay.
+            e_step: the nested TensorDict of the E-step.
+        """
+
+        action: NestedKey = "action"
+        value: NestedKey = "state_value"
+        state_action_value: NestedKey = "state_action_value"
+        log_prob: NestedKey | None = None
+        priority: NestedKey = "td_error"
+        reward: NestedKey = "reward"
+        done: NestedKey = "done"
+        terminated: NestedKey = "terminated"
+        priority_weight: NestedKey = "priority_weight"
+        e_step: NestedKey = "e_step"
+
+        def __post_init__(self) -> None:
+            if self.log_prob is None:
+                aggregate = composite_lp_aggregate(nowarn=True)
+                self.log_prob = "sample_log_prob" if aggregate else "action_log_prob"
+
+    default_keys = _AcceptedKeys
+    tensor_keys: _AcceptedKeys
+    default_value_estimator = ValueEstimators.TD0
+    SUPPORTED_VALUE_ESTIMATORS = (
+        ValueEstimators.TD0,
+        ValueEstimators.TD1,
+        ValueEstimators.TDLambda,
+    )
+
+    actor_network: ProbabilisticTensorDictSequential
+    qvalue_network: TensorDictModule
+    actor_network_params: TensorDictParams
+    qvalue_network_params: TensorDictParams
+    target_actor_network_params: TensorDictParams
+    target_qvalue_network_params: TensorDictParams
+    network_names = ("actor_network", "qvalue_network")
+    critic: ScalarCritic
+
+    def _wire_networks(
+        self,
+        critic: ScalarCritic,
+        actor_network: ProbabilisticTensorDictSequential,
+        num_qvalue_nets: int | None,
+        delay_actor: bool,
+        delay_qvalue: bool,
+        separate_losses: bool,
+        deactivate_vmap: bool,
+    ) -> None:
+        # In __dict__, as LossModule keeps networks: a part is no second owner of parameters.
+        self.__dict__["critic"] = critic
+        self.set_keys(action=actor_network.dist_sample_keys[0], state_action_value=critic.value_key)
+        self.deactivate_vmap = deactivate_vmap
+        self.convert_to_functional(actor_network, "actor_network", create_target_params=delay_actor)
+        networks = list(critic.networks)
+        self.num_qvalue_nets = count_critics(len(networks), num_qvalue_nets)
+        self.convert_to_functional(
+            networks if len(networks) > 1 else networks[0],
+            "qvalue_network",
+            # Expanding even once would cut a single critic off from the user's module.
+            self.num_qvalue_nets if self.num_qvalue_nets > 1 else None,
+            create_target_params=delay_qvalue,
+            compare_against=list(actor_network.parameters()) if separate_losses else None,
+        )
+        self._borrowed = frozenset(
+            borrow_parameters(self.qvalue_network_params, networks, actor_network.parameters())
+            if separate_losses
+            else ()
+        )
+
+    def make_value_estimator(self, value_type: Any = None, **hyperparams: Any) -> ActorCriticLoss:
+        """Chooses how rewards and next values become targets: TD(0), TD(1) or TD(lambda)."""
+        value_type, hp = self._prepare_value_estimator_kwargs(value_type, **hyperparams)
+        if value_type is not None:
+            dispatch_value_estimator(
+                self,
+                value_type,
+                supported=self.SUPPORTED_VALUE_ESTIMATORS,
+                value_network=None,
+                deactivate_vmap=self.deactivate_vmap,
+                **hp,
+            )
+        self._forward_value_estimator_keys()
+        return self
+
+    def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
+        if self._value_estimator is not None:
+            keys = self.tensor_keys
+            self._value_estimator.set_keys(
+                value=keys.value, reward=keys.reward, done=keys.done, terminated=keys.terminated
+            )
+        self.critic.value_key = self.tensor_keys.state_action_value
+        self._in_keys = None  # made anew from the new names
+
+    def _make_in_keys(self) -> list[NestedKey]:
+        keys = self.tensor_keys
+        made = {keys.action, *self.actor_network.out_keys}
+        states = [*self.actor_network.in_keys]
+        states += [key for key in self.critic.in_keys if key not in made]
+        following = [*states, keys.reward, keys.done, keys.terminated]
+        entries = [*states, keys.action, *[next_key(key) for key in following]]
+        return list(dict.fromkeys(entries))
+
+    def _check(self, tensordict: TensorDictBase) -> None:
+        terminated = next_key(self.tensor_keys.terminated)
+        checks.require_keys(tensordict, [key for key in self.in_keys if key != terminated])
+        self._require_first_finite(tensordict)
+
+    # Caches are dropped when parameters move to another device or precision.
+
+    @property
+    @_cache_values
+    def _online_actor(self) -> ParameterSets:
+        return ParameterSets(self.actor_network_params)
+
+    @property
+    @_cache_values
+    def _reference_actor(self) -> ParameterSets:
+        return ParameterSets(self.target_actor_network_params)
+
+    @property
+    @_cache_values
+    def _trained_critics(self) -> ParameterSets:
+        # What a critic borrows from the actor is the actor's to train.
+        return ParameterSets(self.qvalue_network_params, frozen=self._borrowed)
+
+    @property
+    @_cache_values
+    def _target_critics(self) -> ParameterSets:
+        return ParameterSets(self.target_qvalue_network_params)
+
+    def _score(
+        self,
+        states: TensorDictBase,
+        action: Tensor,
+        params: ParameterSets,
+        hidden_dtype: torch.dtype | None = None,
+    ) -> Tensor:
+        """Pessimistic values of ``N`` actions a state: ``[*B, N, A]`` to ``[*B, N]``."""
+        *batch, num_samples, _ = action.shape
+        inputs = {self.tensor_keys.action: action}
+        for key in self.critic.in_keys:
+            if key not in inputs:
+                state = states.get(key).unsqueeze(len(batch))
+                inputs[key] = state.expand(*batch, num_samples, *state.shape[len(batch) + 1 :])
+        prediction = self.critic.predict(
+            inputs,
+            params,
+            action.shape[:-1],
+            hidden_dtype=hidden_dtype,
+            vmap_randomness=self._vmap_mode(action),
+        )
+        return self.critic.value(prediction)
+
+    def _qvalue_terms(
+        self, tensordict: TensorDictBase, target: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The critic's reduced loss on a target ``[*B]``; writes the priority into the batch."""
+        prediction = self.critic.predict(
+            tensordict, self._trained_critics, target.shape, vmap_randomness=self._vmap_mode(target)
+        )  # [C, *B]
+        loss = self._reducer(tensordict)(
+            self.critic.loss(prediction, target), weights=self._priority_weight(tensordict)
+        )
+        td_error = self.critic.td_error(prediction, target)
+        # [*B], or [*B, 1] in a batch that counts the last dimension of its entries as its own.
+        surplus = (1,) * (tensordict.batch_dims - td_error.ndim)
+        tensordict.set(self.tensor_keys.priority, td_error.reshape(td_error.shape + surplus))
+        return loss, {"td_error": td_error, "q_value": prediction.detach().mean(0)}
+
+    def _vmap_mode(self, like: Tensor) -> str | None:
+        loop = self.deactivate_vmap or self.critic.ensemble.is_stateless
+        return None if loop or like.device.type == "cpu" else self.vmap_randomness
+
+    def _make_vmap(self) -> None:
+        """Nothing to prepare: ``set_vmap_randomness`` acts at the next call."""
+
+    def _parameter_names(self) -> list[str]:
+        names = [f"{name}_params" for name in self.network_names]
+        return [*names, *[f"target_{name}" for name in names]]
