@@ -104,7 +104,9 @@ class MPOConfig:
         1, "actions per next state in the critic's target", at_least=1
     )
     e_step_critic: str = setting(
-        "online", "critics that score the samples", choices=("online", "target")
+        "online",
+        "critics that score the samples; next: at the next state",
+        choices=("online", "target", "next"),
     )
     epsilon: float = setting(0.1, "E-step bound: KL of the weights, nats", above=0)
     epsilon_mean: float = setting(

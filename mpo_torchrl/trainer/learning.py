@@ -43,7 +43,7 @@ def make_loss(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, MPOL
         num_qvalue_nets=config.num_critics,
         num_action_samples=config.n_action_samples,
         num_bootstrap_samples=config.n_bootstrap_samples,
-        e_step_critic=cast(Literal["online", "target"], config.e_step_critic),
+        e_step_critic=cast(Literal["online", "target", "next"], config.e_step_critic),
         epsilon=config.epsilon,
         epsilon_mean=config.epsilon_mean,
         epsilon_stddev=config.epsilon_stddev,
