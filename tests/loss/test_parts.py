@@ -93,7 +93,7 @@ def test_an_e_step_in_the_batch_is_used_as_it_is(policy: str) -> None:
 
 
 def test_given_actions_are_scored_and_weighed() -> None:
-    loss, batch = make_loss(epsilon_penalty=None), make_batch(4)
+    loss, batch = make_loss(epsilon_penalty=None, init_temperature=0.3), make_batch(4)
     action = torch.rand(4, 7, A)
     batch["e_step"] = TensorDict(action=action, batch_size=4)
     improved = loss.e_step(batch)["e_step"]
@@ -102,7 +102,7 @@ def test_given_actions_are_scored_and_weighed() -> None:
     states["action"] = action
     value = loss.critic.predict(states, loss.qvalue_network_params).amin(0).detach()
     torch.testing.assert_close(improved["state_action_value"], value)
-    torch.testing.assert_close(improved["weight"], (value / 1.0).softmax(-1))
+    torch.testing.assert_close(improved["weight"], (value / 0.3).softmax(-1))
 
 
 def test_given_values_are_weighed() -> None:

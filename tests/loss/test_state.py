@@ -185,16 +185,15 @@ def test_a_loss_runs_on_an_accelerator(policy: str) -> None:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_reset_draws_everything_anew_and_the_duals_as_they_were(policy: str) -> None:
-    loss = trained(policy, init_temperature=3.0)
+    inits = dict(zip(DUALS[policy], (3.0, 0.5, 2.0, 7.0), strict=False))
+    loss = trained(policy, **{f"init_{name}": value for name, value in inits.items()})
     before = {name: p.detach().clone() for name, p in loss.named_parameters()}
     loss.reset_parameters_recursive()
     for name, parameter in loss.named_parameters():
         assert (parameter != before[name]).any(), name
     losses = loss(make_batch(4))
-    assert losses["temperature"] == 3.0
-    if policy == "gaussian":
-        assert (losses["penalty_temperature"], losses["alpha_mean"]) == (1.0, 1.0)
-        assert losses["alpha_stddev"] == 1.0
+    for name, value in inits.items():
+        torch.testing.assert_close(losses[name], torch.tensor(value))
 
 
 def test_after_a_reset_targets_equal_their_networks() -> None:
