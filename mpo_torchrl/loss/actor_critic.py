@@ -14,11 +14,7 @@ from tensordict.nn import (
     composite_lp_aggregate,
 )
 from torch import Tensor
-from torchrl.objectives.utils import (
-    ValueEstimators,
-    _cache_values,
-    dispatch_value_estimator,
-)
+from torchrl.objectives.utils import ValueEstimators, _cache_values, dispatch_value_estimator
 
 from mpo_torchrl.critic import ScalarCritic
 from mpo_torchrl.loss import checks

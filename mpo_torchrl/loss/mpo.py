@@ -7,11 +7,7 @@ from typing import Any, Literal
 
 import torch
 from tensordict import NestedKey, TensorDictBase
-from tensordict.nn import (
-    ProbabilisticTensorDictSequential,
-    TensorDictModule,
-    dispatch,
-)
+from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModule, dispatch
 from torch import Tensor
 from torch import distributions as d
 from torchrl.data import TensorSpec
@@ -26,10 +22,7 @@ from mpo_torchrl.functional import effective_sample_size, nonparametric_kl, nonp
 from mpo_torchrl.loss import checks
 from mpo_torchrl.loss.action_space import ActionSpace
 from mpo_torchrl.loss.actor_critic import ActorCriticLoss
-from mpo_torchrl.loss.networks import (
-    next_key,
-    sampling_module,
-)
+from mpo_torchrl.loss.networks import next_key, sampling_module
 from mpo_torchrl.loss.parts import make_e_step, make_m_step
 from mpo_torchrl.loss.policy import Policy
 from mpo_torchrl.loss.schedule import bound
