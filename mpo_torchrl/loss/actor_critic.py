@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,13 @@ from torchrl.objectives.utils import ValueEstimators, _cache_values, dispatch_va
 from mpo_torchrl.critic import ScalarCritic
 from mpo_torchrl.loss import checks
 from mpo_torchrl.loss.base import LagrangianLoss
-from mpo_torchrl.loss.networks import borrow_parameters, count_critics, next_key
+from mpo_torchrl.loss.networks import (
+    count_critics,
+    next_key,
+    shared_parameters,
+    tie_parameters,
+    untie_parameters,
+)
 from mpo_torchrl.stateless import ParameterSets
 
 
@@ -92,6 +99,8 @@ class ActorCriticLoss(LagrangianLoss):
         # In __dict__, as LossModule keeps networks: a part is no second owner of parameters.
         self.__dict__["critic"] = critic
         self.set_keys(action=actor_network.dist_sample_keys[0], state_action_value=critic.value_key)
+        self.delay_actor, self.delay_qvalue = delay_actor, delay_qvalue
+        self.separate_losses = separate_losses
         self.deactivate_vmap = deactivate_vmap
         self.convert_to_functional(actor_network, "actor_network", create_target_params=delay_actor)
         networks = list(critic.networks)
@@ -104,11 +113,35 @@ class ActorCriticLoss(LagrangianLoss):
             create_target_params=delay_qvalue,
             compare_against=list(actor_network.parameters()) if separate_losses else None,
         )
-        self._borrowed = frozenset(
-            borrow_parameters(self.qvalue_network_params, networks, actor_network.parameters())
-            if separate_losses
-            else ()
-        )
+        # An expanded critic is drawn anew: it shares nothing unless the losses are separate.
+        drawn_anew = self.num_qvalue_nets > len(networks) and not separate_losses
+        self._shared = {} if drawn_anew else shared_parameters(networks, self.actor_network_params)
+        self._tie_parameters()
+
+    def _tie_parameters(self) -> None:
+        tie_parameters(self.qvalue_network_params, self.actor_network_params, self._shared)
+        self._erase_cache()
+
+    def _apply(self, fn: Any) -> ActorCriticLoss:
+        super()._apply(fn)
+        self._tie_parameters()
+        return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._tie_parameters()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Takes over a state; what the critics share with the actor is taken from the actor's.
+
+        Raises:
+            RuntimeError: if a shape differs, or a key and ``strict`` is set.
+        """
+        untie_parameters(self.qvalue_network_params, self._shared)
+        try:
+            return super().load_state_dict(state_dict, *args, **kwargs)
+        finally:
+            self._tie_parameters()
 
     def make_value_estimator(self, value_type: Any = None, **hyperparams: Any) -> ActorCriticLoss:
         """Chooses how rewards and next values become targets: TD(0), TD(1) or TD(lambda)."""
@@ -158,18 +191,28 @@ class ActorCriticLoss(LagrangianLoss):
     @property
     @_cache_values
     def _reference_actor(self) -> ParameterSets:
-        return ParameterSets(self.target_actor_network_params)
+        # Without a target the network itself, which is only ever asked without gradients.
+        return (
+            ParameterSets(self.target_actor_network_params)
+            if self.delay_actor
+            else self._online_actor
+        )
 
     @property
     @_cache_values
     def _trained_critics(self) -> ParameterSets:
-        # What a critic borrows from the actor is the actor's to train.
-        return ParameterSets(self.qvalue_network_params, frozen=self._borrowed)
+        # What a critic shares with the actor is then the actor's to train.
+        frozen = self._shared if self.separate_losses else ()
+        return ParameterSets(self.qvalue_network_params, frozen=frozen)
 
     @property
     @_cache_values
     def _target_critics(self) -> ParameterSets:
-        return ParameterSets(self.target_qvalue_network_params)
+        return (
+            ParameterSets(self.target_qvalue_network_params)
+            if self.delay_qvalue
+            else self._trained_critics
+        )
 
     def _score(
         self,

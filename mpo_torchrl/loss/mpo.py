@@ -217,8 +217,6 @@ class MPOLoss(ActorCriticLoss):
         )
         self._wire_parts(e_step, m_step)
 
-        self.delay_actor = delay_actor
-        self.delay_qvalue = delay_qvalue
         self.num_bootstrap_samples = num_bootstrap_samples
         self.e_step_critic = e_step_critic
         self.scoring_dtype = scoring_dtype

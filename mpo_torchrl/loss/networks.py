@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -48,26 +48,39 @@ def count_critics(num_networks: int, num_qvalue_nets: int | None) -> int:
     return num_qvalue_nets
 
 
-def borrow_parameters(
-    params: TensorDictParams, networks: Sequence[nn.Module], owned: Iterable[nn.Parameter]
-) -> list[NestedKey]:
-    """Makes what all networks share with the owner of ``owned`` the owner's own parameters.
+def shared_parameters(
+    networks: Sequence[nn.Module], owner: TensorDictParams
+) -> dict[NestedKey, NestedKey]:
+    """Where in ``owner`` each parameter stands that all networks share with it."""
+    owned = {id(parameter): key for key, parameter in owner.items(True, True)}
+    first, *others = (TensorDict.from_module(network) for network in networks)
+    return {
+        key: owned[id(parameter)]
+        for key, parameter in first.items(True, True)
+        if id(parameter) in owned and all(o.get(key) is parameter for o in others)
+    }
 
-    LossModule keeps detached copies of them, or for a list of networks none: the first are
-    passed over by target updaters, the second would be trained.
 
-    Returns:
-        list[NestedKey]: the keys of the shared parameters.
+def tie_parameters(
+    params: TensorDictParams, owner: TensorDictParams, shared: Mapping[NestedKey, NestedKey]
+) -> None:
+    """Puts the owner's own parameters where they are shared.
+
+    LossModule keeps detached copies there, which target updaters pass over, or for a list of
+    networks an expansion, which a copy or a change of device cuts off.
     """
-    candidates, borrowed = set(owned), []
-    members = [TensorDict.from_module(network) for network in networks]
-    for key, parameter in members[0].items(True, True):
-        if parameter in candidates and all(m.get(key) is parameter for m in members):
-            if not params.get(key).requires_grad:
-                expanded = parameter.expand(*params.shape, *parameter.shape)
-                params.set(key, expanded if params.shape else parameter)
-            borrowed.append(key)
-    return borrowed
+    with params.unlock_():
+        for key, own in shared.items():
+            parameter = owner.get(own)
+            expanded = parameter.expand(*params.batch_size, *parameter.shape)
+            params.set(key, expanded if params.batch_dims else parameter)
+
+
+def untie_parameters(params: TensorDictParams, shared: Iterable[NestedKey]) -> None:
+    """Puts copies where parameters are shared: an expansion cannot be written to."""
+    with params.unlock_():
+        for key in shared:
+            params.set(key, params.get(key).detach().clone())
 
 
 @torch.no_grad()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -233,6 +235,49 @@ def test_a_shared_encoder_and_its_targets_follow_the_actor(
     for key in params.keys(True, True):
         assert (params[key] == targets[key]).all(), key
     assert (params["module", "0", "module", "weight"] == encoder.weight).all()
+
+
+def cast(loss: MPOLoss) -> MPOLoss:
+    return loss.to(torch.float64)
+
+
+def reloaded(loss: MPOLoss) -> MPOLoss:
+    loss.load_state_dict(deepcopy(loss.state_dict()))
+    return loss
+
+
+# Jointly, an expanded critic is drawn anew and shares nothing.
+@pytest.mark.parametrize(
+    ("num_critics", "as_list", "separate_losses"),
+    [(1, False, True), (2, False, True), (2, True, True), (1, False, False), (2, True, False)],
+)
+@pytest.mark.parametrize("change", [deepcopy, cast, reloaded], ids=lambda f: f.__name__)
+def test_what_is_shared_stays_shared(
+    change: Callable[[MPOLoss], MPOLoss], num_critics: int, as_list: bool, separate_losses: bool
+) -> None:
+    loss, _ = shared_encoder_loss(num_critics, as_list, separate_losses=separate_losses)
+    loss(make_batch(4))
+    loss = change(loss)
+    own = loss.actor_network_params["module", "0", "module", "0", "module", "weight"]
+    borrowed = loss.qvalue_network_params["module", "0", "module", "weight"]
+    own.data.add_(1.0)
+    assert (borrowed == own).all()
+    assert {*map(id, parameter_groups(loss)["actor"])} >= {id(own)}
+    loss_qvalue = loss(make_batch(4, dtype=own.dtype))["loss_qvalue"]
+    (gradient,) = torch.autograd.grad(loss_qvalue, own, allow_unused=True)
+    assert (gradient is None) == separate_losses
+
+
+@SHARED
+def test_a_loss_that_shares_an_encoder_takes_over_a_trained_one(
+    num_critics: int, as_list: bool
+) -> None:
+    trained, encoder = shared_encoder_loss(num_critics, as_list, separate_losses=True)
+    fresh, other = shared_encoder_loss(num_critics, as_list, separate_losses=True)
+    fresh.load_state_dict(trained.state_dict())
+    assert (other.weight == encoder.weight).all()
+    batch = make_batch(4)
+    assert (seeded(fresh, batch.clone()) == seeded(trained, batch.clone())).all()
 
 
 if __name__ == "__main__":

@@ -181,15 +181,16 @@ def test_evaluation_mode_reaches_every_layer() -> None:
     assert_same(loss, reference)
 
 
-def test_parameters_that_were_given_new_data_are_the_ones_used() -> None:
-    loss = loss_of_kind("MLP", hooked=False, delay_actor=False, delay_qvalue=False)
-    reference = loss_of_kind("MLP", hooked=True, delay_actor=False, delay_qvalue=False)
-    for module in (loss, reference):
-        module(make_batch(4))
+@pytest.mark.parametrize("delay", [True, False])
+def test_parameters_that_were_given_new_data_are_the_ones_used(delay: bool) -> None:
+    settings = {"delay_actor": delay, "delay_qvalue": delay}
+    loss, fresh = (loss_of_kind("MLP", hooked=hooked, **settings) for hooked in (False, True))
+    loss(make_batch(4))
+    for module in (loss, fresh):
         parameters = module.network_parameters()
         vector = seeded(torch.randn, sum(p.numel() for p in parameters))
         nn.utils.vector_to_parameters(vector, parameters)
-    assert_same(loss, reference)
+    assert_same(loss, fresh)
 
 
 @pytest.mark.parametrize("assign", [False, True])
