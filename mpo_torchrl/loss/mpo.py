@@ -242,7 +242,8 @@ class MPOLoss(ActorCriticLoss):
     def _adapt(self) -> None:
         """Settles what follows from the device and the precision of the networks."""
         gaussian = type(self._m_step) is GaussianMStep
-        space = ActionSpace(self.actor_network, self.tensor_keys.action, self._action_spec)
+        key = self.actor_network.dist_sample_keys[0]  # set_keys renames the batch's, not this one
+        space = ActionSpace(self.actor_network, key, self._action_spec)
         policy = Policy(self.actor_network, space, as_gaussian=gaussian)
         self.__dict__["_policy"] = policy
         dtype = self.scoring_dtype

@@ -30,7 +30,7 @@ def owners(policy: str) -> dict[str, set[str]]:
     }
 
 
-@pytest.mark.parametrize("e_step_critic", ["online", "target"])
+@pytest.mark.parametrize("e_step_critic", ["online", "target", "next"])
 @pytest.mark.parametrize("delay_qvalue", [True, False])
 @pytest.mark.parametrize("delay_actor", [True, False])
 @pytest.mark.parametrize("policy", POLICIES)

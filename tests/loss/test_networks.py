@@ -215,17 +215,17 @@ def test_a_stateful_network_put_back_is_used() -> None:
     assert (seeded(loss, batch)["loss_actor"] - before["loss_actor"]).abs() > 1e-3
 
 
-@pytest.mark.parametrize("names", [("act", "action"), ("action", "act")], ids=str)
-def test_the_actor_may_call_its_action_other_than_the_critic(names: tuple[str, str]) -> None:
-    written, read = names
-    actor = make_actor("tanh_normal", out_key=written)
-    loss = MPOLoss(actor, [make_critic(action_key=read) for _ in range(2)])
+@pytest.mark.parametrize("policy", ["gaussian", "tanh_normal"])
+@pytest.mark.parametrize(("written", "read"), [("act", "action"), ("action", "act")])
+def test_the_actor_may_call_its_action_other_than_the_critic(
+    policy: str, written: str, read: str
+) -> None:
+    critics = [make_critic(action_key=read) for _ in range(2)]
+    loss = MPOLoss(make_actor(policy, out_key=written), critics)
     loss.set_keys(action=read)
-    batch = make_batch(4, names={"action": read})
-    assert total(loss(batch)).isfinite()
-    assert total(
-        loss.to(torch.float64)(make_batch(4, dtype=torch.float64, names={"action": read}))
-    ).isfinite()
+    for dtype in (torch.float32, torch.float64):
+        batch = make_batch(4, dtype=dtype, names={"action": read})
+        assert total(loss.to(dtype)(batch)).isfinite()
 
 
 class Predictor(nn.Module):
