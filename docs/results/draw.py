@@ -1,0 +1,39 @@
+"""Draws the learning curves of a folder's CSV files, one a seed: python docs/results/draw.py."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+FOLDER = Path(__file__).parent
+
+
+def read(path: Path) -> tuple[list[int], list[float]]:
+    """Environment steps and mean returns of the evaluations."""
+    with path.open() as file:
+        rows = list(csv.DictReader(file))
+    return [int(row["env_steps"]) for row in rows], [float(row["eval_return_mean"]) for row in rows]
+
+
+def draw(name: str, title: str, goal: float) -> None:
+    """Writes ``<name>.png`` from every ``<name>/seed*.csv``."""
+    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
+    for path in sorted((FOLDER / name).glob("seed*.csv")):
+        steps, returns = read(path)
+        axes.plot(
+            steps, returns, marker="o", markersize=3, label=path.stem.replace("seed", "seed ")
+        )
+    axes.axhline(goal, color="gray", linewidth=0.8, linestyle="--", label=f"{goal:g}")
+    axes.set(title=title, xlabel="environment steps", ylabel="return of the mean action")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(FOLDER / f"{name}.png", dpi=150)
+
+
+if __name__ == "__main__":
+    draw("pendulum", "MPO on Pendulum-v1, 10 episodes an evaluation", goal=-200.0)
