@@ -74,15 +74,16 @@ class Ensemble:
     ) -> Tensor:
         if vmap_randomness is not None and params.batch_dims:
             batched = _vmap_func(self.network, (None, 0), randomness=vmap_randomness)
-            return _output(batched(inputs, params), out_key)
+            return output_of(batched(inputs, params), out_key)
         outputs = []
         for member in params.unbind(0) if params.batch_dims else (params,):
             with member.to_module(self.network, preserve_module_state=False):
-                outputs.append(_output(self.network(inputs.copy()), out_key))
+                outputs.append(output_of(self.network(inputs.copy()), out_key))
         return torch.stack(outputs)
 
 
-def _output(tensordict: TensorDictBase, out_key: NestedKey) -> Tensor:
+def output_of(tensordict: TensorDictBase, out_key: NestedKey) -> Tensor:
+    """What a critic wrote under ``out_key``; raises ``KeyError`` if it wrote elsewhere."""
     _require_output(out_key, list(tensordict.keys(True, True)))
     return tensordict.get(out_key)
 

@@ -11,7 +11,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 from torchrl.objectives.utils import distance_loss
 
-from mpo_torchrl.critic.ensemble import Ensemble
+from mpo_torchrl.critic.ensemble import Ensemble, output_of
 from mpo_torchrl.stateless import ParameterSets
 
 LossFunction = Literal["l2", "l1", "smooth_l1"]
@@ -121,7 +121,7 @@ class ScalarCritic(nn.Module):
         batch_size = inputs.batch_size if batch_size is None else batch_size
         if params is None:
             written = (network(inputs.copy()) for network in self.networks)
-            value = torch.stack([tensordict.get(self.value_key) for tensordict in written])
+            value = torch.stack([output_of(tensordict, self.value_key) for tensordict in written])
         else:
             if isinstance(params, TensorDictBase):
                 params = ParameterSets(params)

@@ -22,7 +22,8 @@ PolicyKind = Literal["gaussian", "tanh_normal"]
 class GaussianHead(nn.Module):
     r"""Turns the last layer of a network into mean and stddev of a Gaussian.
 
-    .. math:: \mu = m + h\,x_\mu, \qquad \sigma = h\,\mathrm{softplus}(x_\sigma + b)
+    .. math:: \mu = m + h\,x_\mu, \qquad
+        \sigma = h\,\big(\mathrm{softplus}(x_\sigma + b) + \sigma_{\min}\big)
 
     with :math:`b` such that an output of zero gives ``init_stddev``.
 
@@ -32,7 +33,7 @@ class GaussianHead(nn.Module):
 
     Keyword Args:
         init_stddev (float): stddev at an output of zero, as a fraction of ``half_range``.
-        min_stddev (float): smallest stddev, as a fraction of ``half_range``.
+        min_stddev (float): least stddev :math:`\sigma_{\min}`, as a fraction of ``half_range``.
 
     Examples:
         >>> import torch
@@ -51,7 +52,7 @@ class GaussianHead(nn.Module):
         half_range: Tensor,
         *,
         init_stddev: float = 0.5,
-        min_stddev: float = 1e-4,
+        min_stddev: float = 0.01,
     ) -> None:
         super().__init__()
         if not init_stddev > min_stddev > 0:
@@ -59,7 +60,8 @@ class GaussianHead(nn.Module):
                 "init_stddev must be above min_stddev and min_stddev above 0, got "
                 f"{init_stddev} and {min_stddev}."
             )
-        self.extract = NormalParamExtractor(f"biased_softplus_{init_stddev}", scale_lb=min_stddev)
+        mapping = f"biased_softplus_{init_stddev}_{min_stddev}"
+        self.extract = NormalParamExtractor(mapping, scale_lb=min_stddev)
         self.register_buffer("middle", middle)
         self.register_buffer("half_range", half_range)
 

@@ -10,12 +10,14 @@ from torchrl.data import Bounded, TensorSpec
 def action_range(action_spec: TensorSpec) -> tuple[Tensor, Tensor, bool]:
     """Middle and half range ``[A]`` of the actions, and whether both bounds are finite.
 
-    An unbounded action space has middle 0 and half range 1.
+    In the default dtype, that of the networks, whatever the environment's is. An action space
+    without bounds, or with bounds as wide as numbers go, has middle 0 and half range 1.
     """
     size = action_spec.shape[-1]
     if isinstance(action_spec, Bounded):
-        space = action_spec.space
-        low, high = space.low.reshape(-1, size)[0], space.high.reshape(-1, size)[0]
-        if bool(low.isfinite().all() and high.isfinite().all()):
-            return (low + high) / 2, (high - low) / 2, True
+        space, dtype = action_spec.space, torch.get_default_dtype()
+        low, high = (bound.reshape(-1, size)[0].to(dtype) for bound in (space.low, space.high))
+        middle, half_range = (low + high) / 2, (high - low) / 2
+        if bool(middle.isfinite().all() and half_range.isfinite().all()):
+            return middle, half_range, True
     return torch.zeros(size), torch.ones(size), False

@@ -133,6 +133,7 @@ def make_critics(
                 observation_size, action_spec, num_cells=num_cells, layer_norm=layer_norm
             ),
             in_keys=[in_key, action_key],
+            out_keys=["state_action_value"],  # its guess unless the action is "action"
         )
         for _ in range(num_critics)
     ]
