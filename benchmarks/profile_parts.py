@@ -20,7 +20,7 @@ from benchmarks.workloads import HALFCHEETAH, PENDULUM, Shape, Update, mpo_updat
 # Method of the loss -> part. A critic target is one part, whatever it calls.
 METHODS = {
     "_value_target": "critic target",
-    "qvalue_loss": "critic loss",
+    "_qvalue_terms": "critic loss",
     "_improve": "sampling",
     "_score": "scoring",
     "_temperature_terms": "dual",
