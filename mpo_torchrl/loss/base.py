@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import torch
@@ -42,10 +43,10 @@ class LagrangianLoss(LossModule):
 
     def __setattr__(self, name: str, value: Any) -> None:
         # loss.temperature = 0.5 sets the multiplier, as loss.epsilon = 0.05 sets the bound.
-        if isinstance(value, (int, float)) and "_modules" in self.__dict__:
+        if isinstance(value, (Real, Tensor)) and "_modules" in self.__dict__:
             module = self._modules.get(name)
             if isinstance(module, LagrangeMultiplier):
-                module.assign(value)
+                module.assign(value if isinstance(value, Tensor) else float(value))
                 return
         super().__setattr__(name, value)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torchrl.objectives import SoftUpdate
@@ -270,6 +272,21 @@ def test_multipliers_are_set_by_assignment(policy: str) -> None:
     losses = loss(make_batch(4))
     for name in DUALS[policy]:
         torch.testing.assert_close(losses[name], torch.tensor(2.5))
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, np.float64, torch.tensor], ids=str)
+def test_any_number_can_be_assigned(kind: Callable[[float], Any]) -> None:
+    loss = make_loss()
+    loss.temperature, loss.epsilon = kind(2.5), kind(0.25)
+    losses = loss(make_batch(4))
+    assert losses["temperature"] == 2.5 and loss.epsilon == 0.25
+
+
+def test_each_dimension_can_have_a_multiplier_of_its_own() -> None:
+    loss = make_loss()
+    loss.alpha_mean = torch.tensor([1.0, 3.0])
+    torch.testing.assert_close(loss.alpha_mean().detach(), torch.tensor([1.0, 3.0]))
+    assert loss(make_batch(4))["alpha_mean"] == 2.0
 
 
 @pytest.mark.parametrize(
