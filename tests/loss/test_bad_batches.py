@@ -1,0 +1,105 @@
+"""A bad batch ends in one sentence that names what is wrong with it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Any
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from tests.loss.builders import (
+    POLICIES,
+    A,
+    make_batch,
+    make_loss,
+)
+
+ENTRIES = ["observation", "action", *(("next", k) for k in ("observation", "reward", "done"))]
+
+
+@pytest.mark.parametrize("key", ENTRIES, ids=str)
+def test_a_missing_entry_is_named(key: Any) -> None:
+    batch = make_batch(4)
+    del batch[key]
+    name = re.escape(repr(key))
+    with pytest.raises(KeyError, match=f"the batch has no entry {name}, it has .* set_keys"):
+        make_loss()(batch)
+
+
+def test_a_renamed_entry_that_is_missing_is_named() -> None:
+    loss = make_loss()
+    loss.set_keys(reward=("info", "gain"))
+    with pytest.raises(KeyError, match=r"no entry \('next', 'info', 'gain'\)"):
+        loss(make_batch(4))
+
+
+@pytest.mark.parametrize("shape", [(0,), (4, 0), (0, 3)], ids=str)
+def test_an_empty_batch_is_refused(shape: tuple) -> None:
+    with pytest.raises(ValueError, match="the batch is empty.*at least one transition"):
+        make_loss()(make_batch(*shape))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("size", [1, 3])
+def test_actions_of_another_size_are_refused(policy: str, size: int) -> None:
+    with pytest.raises(
+        ValueError, match=rf"actions of shape \[4, {size}\] under 'action'.*\[4, 2\]"
+    ):
+        make_loss(policy)(make_batch(4, action_size=size))
+
+
+def test_actions_without_their_last_dimension_are_refused() -> None:
+    batch = make_batch(4)
+    batch["action"] = batch["action"][:, 0]
+    with pytest.raises(ValueError, match=r"actions of shape \[4\] under 'action'.*\[4, 2\]"):
+        make_loss()(batch)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 2)], ids=str)
+def test_rewards_of_another_shape_are_refused(shape: tuple) -> None:
+    batch = make_batch(4)
+    batch["next", "reward"] = torch.zeros(shape)
+    with pytest.raises(ValueError, match=r"reward under \('next', 'reward'\) must be .* \[4, 1\]"):
+        make_loss()(batch)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize(
+    "key", ["observation", "action", ("next", "observation"), ("next", "reward")], ids=str
+)
+def test_numbers_that_are_not_finite_are_refused_in_the_first_batch(
+    key: Any, number: float
+) -> None:
+    batch, loss = make_batch(4), make_loss()
+    batch[key].view(-1)[0] = number
+    before = [p.detach().clone() for p in loss.parameters()]
+    name = re.escape(repr(key))
+    with pytest.raises(
+        ValueError, match=f"1 of the [0-9]+ numbers under {name} are NaN or infinite"
+    ):
+        loss(batch)
+    assert "td_error" not in batch.keys()  # no priority is poisoned
+    assert all((p == q).all() for p, q in zip(before, loss.parameters(), strict=True))
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        loss(batch)
+
+
+def test_the_look_at_the_first_batch_is_the_only_one() -> None:
+    loss, batch = make_loss(), make_batch(4)
+    loss(batch)
+    batch["next", "reward"][0] = float("nan")
+    assert loss(batch)["loss_qvalue"].isnan()
+
+
+def test_an_e_step_without_the_sample_before_squashing_is_refused() -> None:
+    batch = make_batch(4)
+    batch["e_step"] = TensorDict(action=torch.zeros(4, 3, A), batch_size=4)
+    with pytest.raises(ValueError, match="fits the samples before the squashing.*'base_action'"):
+        make_loss("tanh_normal")(batch)
+
+
+if __name__ == "__main__":
+    pytest.main([__file__, *sys.argv[1:]])
