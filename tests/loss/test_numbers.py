@@ -50,7 +50,9 @@ def test_multipliers_are_set_by_assignment(policy: str) -> None:
         torch.testing.assert_close(losses[name], torch.tensor(2.5))
 
 
-@pytest.mark.parametrize("kind", [float, np.float32, np.float64, torch.tensor], ids=str)
+@pytest.mark.parametrize(
+    "kind", [float, np.float32, np.float64, torch.tensor], ids=lambda kind: kind.__name__
+)
 def test_any_number_can_be_assigned(kind: Callable[[float], Any]) -> None:
     loss = make_loss()
     loss.temperature, loss.epsilon = kind(2.5), kind(0.25)

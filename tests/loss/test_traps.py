@@ -102,7 +102,9 @@ CHANGES: list[tuple[str, dict[str, Any], set[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("policy", "change", "expected"), CHANGES, ids=lambda x: str(x))
+@pytest.mark.parametrize(
+    ("policy", "change", "expected"), CHANGES, ids=[f"{c[0]}-{next(iter(c[1]))}" for c in CHANGES]
+)
 def test_every_number_reaches_the_losses_it_is_for(
     policy: str, change: dict[str, Any], expected: set[str]
 ) -> None:
