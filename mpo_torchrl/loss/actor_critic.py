@@ -176,10 +176,21 @@ class ActorCriticLoss(LagrangianLoss):
         entries = [*states, keys.action, *[next_key(key) for key in following]]
         return list(dict.fromkeys(entries))
 
-    def _check(self, tensordict: TensorDictBase) -> None:
+    def _checked(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """The batch to compute with: nothing is missing, and what is masked is zero."""
         terminated = next_key(self.tensor_keys.terminated)
         checks.require_keys(tensordict, [key for key in self.in_keys if key != terminated])
-        self._require_first_finite(tensordict)
+        batch = self._without_masked(tensordict)
+        self._require_first_finite(batch)
+        return batch
+
+    def _without_masked(self, tensordict: TensorDictBase) -> TensorDictBase:
+        batch = super()._without_masked(tensordict)
+        improved = tensordict.get(self.tensor_keys.e_step, None)
+        if batch is not tensordict and improved is not None:
+            # Made from such a batch already, and zero need not be an action of every policy.
+            batch.set(self.tensor_keys.e_step, improved)
+        return batch
 
     # Caches are dropped when parameters move to another device or precision.
 
@@ -240,7 +251,7 @@ class ActorCriticLoss(LagrangianLoss):
     def _qvalue_terms(
         self, tensordict: TensorDictBase, target: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The critic's reduced loss on a target ``[*B]``; writes the priority into the batch."""
+        """The critic's reduced loss on a target ``[*B]``, its errors and its predictions."""
         prediction = self.critic.predict(
             tensordict, self._trained_critics, target.shape, vmap_randomness=self._vmap_mode(target)
         )  # [C, *B]
@@ -248,10 +259,13 @@ class ActorCriticLoss(LagrangianLoss):
             self.critic.loss(prediction, target), weights=self._priority_weight(tensordict)
         )
         td_error = self.critic.td_error(prediction, target)
+        return loss, {"td_error": td_error, "q_value": prediction.detach().mean(0)}
+
+    def _write_priority(self, tensordict: TensorDictBase, readings: dict[str, Tensor]) -> None:
+        td_error = readings["td_error"]
         # [*B], or [*B, 1] in a batch that counts the last dimension of its entries as its own.
         surplus = (1,) * (tensordict.batch_dims - td_error.ndim)
         tensordict.set(self.tensor_keys.priority, td_error.reshape(td_error.shape + surplus))
-        return loss, {"td_error": td_error, "q_value": prediction.detach().mean(0)}
 
     def _vmap_mode(self, like: Tensor) -> str | None:
         loop = self.deactivate_vmap or self.critic.ensemble.is_stateless

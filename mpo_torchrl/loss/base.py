@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -141,9 +142,25 @@ class LagrangianLoss(LossModule):
             return None
         return tensordict.get(self.tensor_keys.priority_weight, None)
 
+    def _masks(self, tensordict: TensorDictBase) -> list[Tensor]:
+        found = [tensordict.get(key, None) for key in self._loss_mask_keys()]
+        return [mask for mask in found if mask is not None]
+
+    def _without_masked(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """The batch, with zeros where it is masked; itself if it has no mask.
+
+        Masked positions may hold anything, NaN included. To leave their losses out is not
+        enough: in the backward pass zero times NaN is NaN.
+        """
+        for mask in self._masks(tensordict):
+            while mask.ndim and mask.shape[-1] == 1:
+                mask = mask.squeeze(-1)
+            tensordict = tensordict.apply(partial(_zero_unless, mask), filter_empty=False)
+        return tensordict
+
     def _reducer(self, tensordict: TensorDictBase) -> Reduce:
         """How to reduce ``[*B]`` over this batch, its masks looked up once."""
-        masked = any(tensordict.get(key, None) is not None for key in self._loss_mask_keys())
+        masked = bool(self._masks(tensordict))
 
         def reduce(
             loss: Tensor, reduction: str | None = None, weights: Tensor | None = None
@@ -182,3 +199,8 @@ class LagrangianLoss(LossModule):
             self._seen_finite_batch = True
 
     _seen_finite_batch = False
+
+
+def _zero_unless(mask: Tensor, entry: Tensor) -> Tensor:
+    mask = mask.reshape(mask.shape + (1,) * (entry.ndim - mask.ndim))
+    return torch.where(mask, entry, torch.zeros_like(entry))

@@ -284,14 +284,14 @@ class MPOLoss(ActorCriticLoss):
             ValueError: if the batch is empty, a shape is wrong, or the first batch holds
                 numbers that are not finite.
         """
-        self._check(tensordict)
+        batch = self._checked(tensordict)
         reduce = self._reducer(tensordict)
-        improved, reference = self._improve(tensordict)
-        loss_qvalue, readings = self._qvalue_terms(
-            tensordict, self._value_target(tensordict, improved)
-        )
+        improved, reference = self._improve(batch)
+        target = self._value_target(batch, improved)
+        loss_qvalue, readings = self._qvalue_terms(batch, target)
+        self._write_priority(tensordict, readings)
         loss_temperature, temperature_readings = self._temperature_terms(improved)
-        fit = self._fit(tensordict, improved, reference)
+        fit = self._fit(batch, improved, reference)
         loss_actor, loss_alpha = self._policy_terms(fit)
 
         losses = {
@@ -312,9 +312,11 @@ class MPOLoss(ActorCriticLoss):
             tuple[Tensor, dict]: the reduced loss, and ``"td_error"`` and ``"q_value"``,
             ``[*B]``, detached.
         """
-        self._check(tensordict)
-        improved = self._improve(tensordict)[0] if self._improves_next else None
-        return self._qvalue_terms(tensordict, self._value_target(tensordict, improved))
+        batch = self._checked(tensordict)
+        improved = self._improve(batch)[0] if self._improves_next else None
+        loss, readings = self._qvalue_terms(batch, self._value_target(batch, improved))
+        self._write_priority(tensordict, readings)
+        return loss, readings
 
     def e_step(self, tensordict: TensorDictBase) -> TensorDictBase:
         """Part 2 alone: writes ``"e_step"`` into the batch, keeping what is already there.
@@ -323,7 +325,7 @@ class MPOLoss(ActorCriticLoss):
             TensorDictBase: the batch, with the entries of
             :meth:`SampledEStep.forward <mpo_torchrl.e_step.SampledEStep.forward>`.
         """
-        improved, _ = self._improve(tensordict)
+        improved, _ = self._improve(self._without_masked(tensordict))
         return tensordict.set(self.tensor_keys.e_step, improved)
 
     def temperature_loss(self, tensordict: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
@@ -332,7 +334,7 @@ class MPOLoss(ActorCriticLoss):
         Returns:
             tuple[Tensor, dict]: the reduced loss, and the diagnostics of the E-step.
         """
-        improved, _ = self._improve(tensordict)
+        improved, _ = self._improve(self._without_masked(tensordict))
         loss, readings = self._temperature_terms(improved)
         return self._reducer(tensordict)(loss), readings
 
@@ -343,8 +345,7 @@ class MPOLoss(ActorCriticLoss):
             tuple[Tensor, dict]: the reduced loss, and the KLs, ``[*B, A]`` or ``[*B]``,
             detached, with the other diagnostics of the M-step.
         """
-        improved, reference = self._improve(tensordict)
-        fit = self._fit(tensordict, improved, reference)
+        fit = self._fit_alone(tensordict)
         loss, _ = self._policy_terms(fit)
         return self._reducer(tensordict)(loss), self._fit_readings(fit)
 
@@ -354,8 +355,7 @@ class MPOLoss(ActorCriticLoss):
         Returns:
             tuple[Tensor, dict]: the reduced loss, and the diagnostics of the M-step.
         """
-        improved, reference = self._improve(tensordict)
-        fit = self._fit(tensordict, improved, reference)
+        fit = self._fit_alone(tensordict)
         _, loss = self._policy_terms(fit)
         return self._reducer(tensordict)(loss), self._fit_readings(fit)
 
@@ -425,6 +425,10 @@ class MPOLoss(ActorCriticLoss):
         states = tensordict.get("next") if self._improves_next else tensordict
         policy, _ = self._policy(states, self._online_actor)
         return self._m_step(improved, policy, reference)
+
+    def _fit_alone(self, tensordict: TensorDictBase) -> Fit:
+        batch = self._without_masked(tensordict)
+        return self._fit(batch, *self._improve(batch))
 
     def _policy_terms(self, fit: Fit) -> tuple[Tensor, Tensor]:
         loss_actor, loss_alpha = fit.nll, torch.zeros_like(fit.nll)

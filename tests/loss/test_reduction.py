@@ -109,6 +109,30 @@ def test_masked_states_do_not_train_the_critic(reduction: str) -> None:
     )
 
 
+@pytest.mark.parametrize("e_step_critic", ["online", "target", "next"])
+@pytest.mark.parametrize("policy", POLICIES)
+def test_masked_states_may_hold_anything(policy: str, e_step_critic: str) -> None:
+    loss = move_policy(make_loss(policy, e_step_critic=e_step_critic))
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    batch = make_batch(2, 3)
+    batch["collector", "mask"] = mask.unsqueeze(-1)
+    clean = batch.clone()
+    for key in loss.in_keys:
+        if batch[key].is_floating_point():
+            batch[key][~mask] = torch.nan
+    parameters = [p for p in loss.parameters() if p.requires_grad]
+
+    losses, expected = seeded(loss, batch), seeded(loss, clean)
+    for name in expected.keys():
+        torch.testing.assert_close(losses[name], expected[name], msg=name)
+    torch.testing.assert_close(
+        torch.autograd.grad(total(losses), parameters),
+        torch.autograd.grad(total(expected), parameters),
+    )
+    torch.testing.assert_close(batch["td_error"][mask], clean["td_error"][mask])
+    assert batch["observation"][~mask].isnan().all()  # the batch itself is left as it is
+
+
 def test_without_reduction_masked_states_are_zero_and_keep_their_place() -> None:
     loss = make_loss(reduction="none")
     mask = torch.tensor([[True, True, False], [True, False, False]])
