@@ -4,7 +4,7 @@
     python recipes/mpo.py --help
 
 Reads downwards: settings, environment, networks, loss, data, loop. What it leaves in its folder:
-progress.csv, learning_curve.png, metrics.json and checkpoint.zip, from which
+settings.json, progress.csv, learning_curve.png, metrics.json and checkpoint.zip, from which
 ``mpo_torchrl.MPOTrainer.load`` brings the agent back.
 """
 
@@ -21,7 +21,6 @@ from mpo_torchrl.trainer import (
     MeanPolicy,
     MPOConfig,
     NonFiniteError,
-    TableLogger,
     diagnose,
     evaluate,
     final_metrics,
@@ -31,6 +30,7 @@ from mpo_torchrl.trainer import (
     make_collector,
     make_env,
     make_evaluation_env,
+    make_logger,
     make_loss,
     make_optimizer,
     make_replay_buffer,
@@ -75,7 +75,8 @@ def train(config: MPOConfig) -> dict[str, Any]:
     # Files
     run_dir = make_run_dir(config)
     checkpoint = run_dir / "checkpoint.zip"
-    table = TableLogger("progress", str(run_dir))
+    table = make_logger(config, run_dir)
+    table.log_hparams(config.to_dict())
     env_steps = updates = 0
 
     def save() -> None:
@@ -131,6 +132,7 @@ def train(config: MPOConfig) -> dict[str, Any]:
         diagnostics=diagnose(loss, replay_buffer.sample()),
     )
     write_metrics(run_dir / "metrics.json", metrics)
+    table.shutdown()
     collector.shutdown()
     evaluation_env.close()
     return metrics

@@ -22,6 +22,7 @@ from mpo_torchrl.trainer.learning import (
     make_target_updater,
     total_loss,
 )
+from mpo_torchrl.trainer.loggers import make_logger
 from mpo_torchrl.trainer.policy import MeanPolicy
 from mpo_torchrl.trainer.results import (
     final_metrics,
@@ -51,6 +52,7 @@ __all__ = [
     "make_collector",
     "make_env",
     "make_evaluation_env",
+    "make_logger",
     "make_loss",
     "make_optimizer",
     "make_replay_buffer",

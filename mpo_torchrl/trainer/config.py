@@ -72,6 +72,11 @@ class MPOConfig:
         0, "threads of one torch operation; 0 leaves torch's choice", at_least=0
     )
     progress_bar: bool = setting(True, "show a progress bar")
+    logger: str = setting(
+        "csv",
+        "what shows metrics beside progress.csv, which is always written",
+        choices=("csv", "tensorboard", "wandb", "mlflow"),
+    )
     # Networks
     hidden: int = setting(256, "width of the two hidden layers of actor and critics", at_least=1)
     layer_norm: bool = setting(True, "LayerNorm and tanh after the first layer of every network")

@@ -35,6 +35,7 @@ from mpo_torchrl.trainer.learning import (
     make_optimizer,
     make_target_updater,
 )
+from mpo_torchrl.trainer.loggers import make_logger
 from mpo_torchrl.trainer.policy import MeanPolicy
 from mpo_torchrl.trainer.results import final_metrics, progress_row, write_metrics
 from mpo_torchrl.trainer.seeding import seed_everything
@@ -45,8 +46,8 @@ class MPOTrainer(Trainer):
     """Collects, learns and evaluates; :meth:`from_env` builds every part from settings.
 
     The same settings and seed give the same parameters, bit for bit, as ``recipes/mpo.py``. With
-    ``run_dir`` set, the folder receives ``progress.csv``, ``checkpoint.zip`` and ``metrics.json``;
-    without it nothing is written.
+    ``run_dir`` set, the folder receives ``settings.json``, ``progress.csv``, ``checkpoint.zip`` and
+    ``metrics.json``; without it nothing is written.
 
     Keyword Args:
         collector (BaseCollector): the source of transitions.
@@ -136,8 +137,8 @@ class MPOTrainer(Trainer):
         actor, loss = make_loss(env, config)
         optimizer = make_optimizer(loss, config)
         target_updater = make_target_updater(loss, config)
-        if logger is None and config.run_dir:
-            logger = TableLogger("progress", config.run_dir)
+        if logger is None and (config.run_dir or config.logger != "csv"):
+            logger = make_logger(config, config.run_dir)
         return cls(
             collector=make_collector(env, actor, config),
             loss_module=loss,
@@ -183,6 +184,8 @@ class MPOTrainer(Trainer):
             self.config = dataclasses.replace(self.config, total_timesteps=total_timesteps)
             self.total_frames = total_timesteps
         self._start = time.perf_counter() - self._seconds
+        if isinstance(self.logger, TableLogger):
+            self.logger.log_hparams(self.config.to_dict())
         try:
             if self.collected_frames < self.total_frames:
                 self._reopen_collector()

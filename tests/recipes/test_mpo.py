@@ -57,6 +57,7 @@ def test_the_folder_holds_curve_table_metrics_and_checkpoint_and_nothing_is_besi
     _, folder = finished
     assert [path.name for path in folder.iterdir()] == ["results"]
     assert {path.name for path in (folder / "results").iterdir()} == {
+        "settings.json",
         "progress.csv",
         "learning_curve.png",
         "metrics.json",

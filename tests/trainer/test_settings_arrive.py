@@ -39,6 +39,11 @@ def bound(name):
     return lambda trainer: getattr(trainer.loss_module, name).item()
 
 
+def also_logs_to(trainer):
+    trainer.logger.log_hparams({})
+    return type(trainer.logger.further).__name__
+
+
 # setting: (a value off its default, where it acts, what is seen there)
 CASES = {
     "env": ("MountainCarContinuous-v0", lambda t: t.collector.env.action_spec.high.item(), 1.0),
@@ -48,6 +53,7 @@ CASES = {
     "device": ("cpu", lambda t: next(t.loss_module.parameters()).device.type, "cpu"),
     "num_threads": (1, lambda t: torch.get_num_threads(), 1),
     "progress_bar": (True, lambda t: t.progress_bar, True),
+    "logger": ("tensorboard", also_logs_to, "TensorboardLogger"),
     "hidden": (24, width, 24),
     "layer_norm": (False, lambda t: "LayerNorm" in layer_names(t), False),
     "num_critics": (3, lambda t: len(t.loss_module.qvalue_network_params.unbind(0)), 3),
@@ -78,6 +84,10 @@ CASES = {
 }  # fmt: skip
 
 
+# What a setting needs beside it.
+COMPANIONS = {"logger": {"run_dir": "here"}}
+
+
 def test_every_setting_has_a_case():
     assert set(CASES) == {field.name for field in dataclasses.fields(MPOConfig)}
 
@@ -88,7 +98,8 @@ def test_a_setting_arrives_where_it_acts(name, tmp_path, monkeypatch):
     value, look, expected = CASES[name]
     if name != "device":  # the only one that is everywhere
         assert value != SETTINGS.get(name, getattr(MPOConfig(), name))
-    seen = look(MPOTrainer.from_config(small_config(**{name: value})))
+    settings = {name: value, **COMPANIONS.get(name, {})}
+    seen = look(MPOTrainer.from_config(small_config(**settings)))
     if expected is None:
         assert seen != look(MPOTrainer.from_config(small_config()))
     else:
