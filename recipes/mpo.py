@@ -28,7 +28,6 @@ from mpo_torchrl.trainer import (
     is_finite,
     last_good,
     make_collector,
-    make_env,
     make_evaluation_env,
     make_logger,
     make_loss,
@@ -36,6 +35,7 @@ from mpo_torchrl.trainer import (
     make_replay_buffer,
     make_run_dir,
     make_target_updater,
+    make_training_env,
     progress_line,
     progress_row,
     save_checkpoint,
@@ -58,7 +58,7 @@ def train(config: MPOConfig) -> dict[str, Any]:
     seed_everything(config.seed)
 
     # Environment
-    env = make_env(config.env)
+    env = make_training_env(config)
     env.set_seed(config.seed)
     evaluation_env = make_evaluation_env(config)
 

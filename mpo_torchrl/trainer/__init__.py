@@ -5,13 +5,14 @@ from __future__ import annotations
 from mpo_torchrl.trainer.checkpoint import last_good, load_checkpoint, read_config, save_checkpoint
 from mpo_torchrl.trainer.collection import (
     NonFiniteError,
+    NStepReturns,
     finished_returns,
     make_collector,
     make_replay_buffer,
     transitions,
 )
 from mpo_torchrl.trainer.config import MPOConfig, SettingError
-from mpo_torchrl.trainer.environment import make_env
+from mpo_torchrl.trainer.environment import make_env, make_training_env
 from mpo_torchrl.trainer.evaluation import evaluate, make_evaluation_env
 from mpo_torchrl.trainer.interrupt import stop_request
 from mpo_torchrl.trainer.learning import (
@@ -39,6 +40,7 @@ __all__ = [
     "MPOConfig",
     "MPOTrainer",
     "MeanPolicy",
+    "NStepReturns",
     "NonFiniteError",
     "SettingError",
     "TableLogger",
@@ -58,6 +60,7 @@ __all__ = [
     "make_replay_buffer",
     "make_run_dir",
     "make_target_updater",
+    "make_training_env",
     "progress_line",
     "progress_row",
     "read_config",

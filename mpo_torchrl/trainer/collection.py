@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from tensordict import NestedKey, TensorDictBase
+from tensordict import NestedKey, TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, ReplayBuffer
-from torchrl.envs import EnvBase
+from torchrl.envs import EnvBase, MultiStepTransform
 from torchrl.envs.utils import ExplorationType
 
 from mpo_torchrl.trainer.config import MPOConfig
@@ -23,13 +24,14 @@ class NonFiniteError(ValueError):
 def make_collector(env: EnvBase, policy: TensorDictModuleBase, config: MPOConfig) -> Collector:
     """Endless batches of ``steps_per_batch`` transitions: random actions first, then the policy's.
 
-    The policy acts with a sample of its distribution. The collector never stops by itself: the
-    loop that reads it counts the steps.
+    Batches are ``[T]``, or ``[num_envs, T]`` with more than one environment: time comes last. The
+    policy acts with a sample of its distribution. The collector never stops by itself: the loop
+    that reads it counts the steps.
     """
     return Collector(
         env,
         policy,
-        frames_per_batch=config.steps_per_batch,
+        frames_per_batch=config.batch_steps,
         total_frames=-1,
         init_random_frames=config.random_steps,
         policy_device=config.device,
@@ -42,9 +44,69 @@ def make_collector(env: EnvBase, policy: TensorDictModuleBase, config: MPOConfig
 
 
 def make_replay_buffer(config: MPOConfig) -> ReplayBuffer:
-    """Transitions in memory, sampled uniformly; memory is taken as they arrive."""
-    storage = LazyTensorStorage(config.buffer_size, device=config.device)
-    return ReplayBuffer(storage=storage, batch_size=config.batch_size)
+    """Transitions in memory, sampled uniformly; memory is taken as they arrive.
+
+    Environments keep a dimension of their own: in a flat buffer the rewards of an n-step return
+    would run on from the end of one environment into the start of the next.
+    """
+    ndim = 1 if config.num_envs == 1 else 2
+    return ReplayBuffer(
+        storage=LazyTensorStorage(config.buffer_size, device=config.device, ndim=ndim),
+        batch_size=config.batch_size,
+        transform=NStepReturns(config.n_step, config.gamma) if config.n_step > 1 else None,
+    )
+
+
+class NStepReturns(MultiStepTransform):
+    r"""Turns steps into n-step transitions on their way into a replay buffer.
+
+    .. math:: r_t \leftarrow \sum_{k<m} \gamma^k r_{t+k}, \qquad s'_t \leftarrow s_{t+m}
+
+    where :math:`m` is ``n_steps``, or less where the episode ends sooner; the entry
+    ``"steps_to_next_obs"`` holds :math:`m`, and the value estimator discounts the next state by
+    :math:`\gamma^m`.
+
+    TorchRL's transform leaves the done flags at step :math:`t` unless told otherwise: a
+    transition that reaches a terminal state on its way would bootstrap from it. Here they are
+    those of :math:`s'_t`. The last ``n_steps`` steps wait for their future; they are part of the
+    ``state_dict``, and given up when a batch comes that does not continue them.
+
+    Args:
+        n_steps (int): number of rewards, at least 1.
+        gamma (float): the discount.
+    """
+
+    _buffer: TensorDictBase | None
+
+    def __init__(self, n_steps: int, gamma: float) -> None:
+        super().__init__(n_steps, gamma, done_keys=[])
+
+    def _inv_call(self, tensordict: TensorDictBase) -> TensorDictBase | None:
+        if self._buffer is not None and not _continues(self._buffer, tensordict):
+            self._buffer = None
+        steps = super()._inv_call(tensordict)
+        if steps is not None:  # what learning does not read would only fill the replay buffer
+            steps = steps.exclude("gamma", "nonterminal", ("next", "original_reward"))
+        return steps
+
+    def get_extra_state(self) -> dict[str, Any] | None:
+        """The steps that wait, as plain tensors."""
+        return None if self._buffer is None else self._buffer.to_dict()
+
+    def set_extra_state(self, state: dict[str, Any] | None) -> None:
+        """Takes over the steps that wait."""
+        if state is not None:
+            batch_size = state["next"]["done"].shape[:-1]
+            self._buffer = TensorDict(state, batch_size=batch_size)
+
+
+def _continues(before: TensorDictBase, after: TensorDictBase) -> bool:
+    """Whether one batch begins where the other one ends, in every environment ``[*B, T]``."""
+    last, first = before[..., -1].get("next"), after[..., 0]
+    if last.shape != first.shape:
+        return False
+    same = (last.get("observation") == first.get("observation")).all(-1, keepdim=True)
+    return bool((same | last.get("done")).all())
 
 
 def transitions(
@@ -55,21 +117,25 @@ def transitions(
     Nothing else is kept: the policy's outputs are stale while actions are random.
 
     Args:
-        batch (TensorDictBase): ``[T]``, as collected.
+        batch (TensorDictBase): ``[T]`` or ``[num_envs, T]``, as collected.
         keys (sequence of NestedKey): what learning reads, the ``in_keys`` of the loss.
         env_steps (int): steps collected before this batch.
         limit (int): steps of the whole run.
 
     Returns:
-        TensorDictBase: ``[T']`` with ``T' = min(T, limit - env_steps)``.
+        TensorDictBase: ``[T']`` with ``T' = min(T, limit - env_steps)``, or ``[num_envs, T']``
+        with as many steps of all environments as reach the limit.
 
     Raises:
         NonFiniteError: on a NaN or an infinity; the step and the key are named.
     """
-    batch = batch.select(*keys)[: limit - env_steps]
-    finite = torch.stack([batch.get(key).isfinite().all(-1) for key in keys], dim=-1)  # [T', K]
+    num_envs = batch.shape[:-1].numel()
+    batch = batch.select(*keys)[..., : -(-(limit - env_steps) // num_envs)]
+    finite = torch.stack([batch.get(key).isfinite().all(-1) for key in keys], dim=-1)
+    finite = finite.movedim(-2, 0)  # [T', (num_envs), K]
     if not finite.all():
-        step, key = (~finite).nonzero()[0].tolist()  # the earliest step, its first key
+        # The earliest step, its first environment, its first key.
+        step, key = (~finite.flatten(0, -2)).nonzero()[0].tolist()
         step += env_steps + 1
         raise NonFiniteError(
             f"environment step {step} brought a NaN or an infinity as {keys[key]!r}."

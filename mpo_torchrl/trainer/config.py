@@ -97,11 +97,15 @@ class MPOConfig:
     learning_starts: int = setting(
         1000, "uniformly random steps before the first update", at_least=0
     )
+    num_envs: int = setting(1, "environments stepped together", at_least=1)
     steps_per_batch: int = setting(
-        10, "environment steps collected between two rounds of updates", at_least=1
+        10,
+        "steps of all environments collected between two rounds of updates, at least one of each",
+        at_least=1,
     )
     utd_ratio: float = setting(1.0, "updates per environment step", above=0)
     gamma: float = setting(0.99, "discount", at_least=0, at_most=1)
+    n_step: int = setting(1, "rewards in a target before the critic's value follows", at_least=1)
     tau: float = setting(0.005, "Polyak step of the targets after each update", above=0, at_most=1)
     # MPO
     n_action_samples: int = setting(20, "actions per state in the E-step (N)", at_least=1)
@@ -146,23 +150,38 @@ class MPOConfig:
             raise SettingError(
                 f"buffer_size must be >= batch_size ({self.batch_size}), got {self.buffer_size}."
             )
+        if self.random_steps - self.waiting_steps < 1 < self.n_step:
+            raise SettingError(
+                f"learning_starts must be > n_step * num_envs ({self.waiting_steps}), whose "
+                f"rewards are not all known at once, got {self.learning_starts}."
+            )
         _check_device(self.device)
-        updates = self.utd_ratio * self.steps_per_batch
+        updates = self.utd_ratio * self.batch_steps
         if not math.isclose(updates, max(1, round(updates))):
             raise SettingError(
-                f"utd_ratio * steps_per_batch must be a whole number of updates >= 1, "
-                f"got {self.utd_ratio} * {self.steps_per_batch}."
+                f"utd_ratio * {self.batch_steps} steps collected at once must be a whole number of "
+                f"updates >= 1, got utd_ratio {self.utd_ratio}; change it or steps_per_batch."
             )
+
+    @property
+    def batch_steps(self) -> int:
+        """``steps_per_batch``, rounded up to whole steps of all environments."""
+        return -(-self.steps_per_batch // self.num_envs) * self.num_envs
 
     @property
     def updates_per_batch(self) -> int:
         """Updates after each collected batch."""
-        return round(self.utd_ratio * self.steps_per_batch)
+        return round(self.utd_ratio * self.batch_steps)
 
     @property
     def random_steps(self) -> int:
         """``learning_starts``, rounded up to whole collected batches."""
-        return -(-self.learning_starts // self.steps_per_batch) * self.steps_per_batch
+        return -(-self.learning_starts // self.batch_steps) * self.batch_steps
+
+    @property
+    def waiting_steps(self) -> int:
+        """Collected steps that are not in the replay buffer yet: their n-step returns are open."""
+        return self.n_step * self.num_envs if self.n_step > 1 else 0
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any]) -> MPOConfig:

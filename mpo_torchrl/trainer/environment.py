@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import gymnasium
 import torch
 from torchrl.data.tensor_specs import Bounded, Composite
@@ -9,13 +11,14 @@ from torchrl.envs import (
     Compose,
     DoubleToFloat,
     EnvBase,
-    GymEnv,
+    GymWrapper,
     RewardSum,
+    SerialEnv,
     Transform,
     TransformedEnv,
 )
 
-from mpo_torchrl.trainer.config import SettingError
+from mpo_torchrl.trainer.config import MPOConfig, SettingError
 
 
 class ClipAction(Transform):
@@ -34,7 +37,12 @@ class ClipAction(Transform):
         return action.clamp(self.low, self.high)
 
 
-def make_env(name: str) -> EnvBase:
+def make_training_env(config: MPOConfig) -> EnvBase:
+    """The environments that a run collects from, ``num_envs`` of them stepped together."""
+    return make_env(config.env, num_envs=config.num_envs)
+
+
+def make_env(name: str, *, num_envs: int = 1) -> EnvBase:
     """A Gymnasium environment for continuous control, behind TorchRL's interface.
 
     Observations, actions and rewards are float32. ``("next", "episode_reward")`` holds the return
@@ -42,6 +50,9 @@ def make_env(name: str) -> EnvBase:
 
     Args:
         name (str): Gymnasium id, e.g. ``"Pendulum-v1"``.
+
+    Keyword Args:
+        num_envs (int): with more than one, entries are ``[num_envs, ...]``.
 
     Returns:
         EnvBase: keys ``observation``, ``action``, ``("next", "reward")`` and the done flags.
@@ -55,9 +66,13 @@ def make_env(name: str) -> EnvBase:
         >>> env.rollout(3)["observation"].shape
         torch.Size([3, 3])
     """
-    env = TransformedEnv(_gym_env(name), Compose(RewardSum()))
-    _check_observation(name, env)
-    action_spec = _check_action(name, env)
+    base = _gym_env(name)
+    _check_observation(name, base)
+    action_spec = _check_action(name, base)
+    if num_envs > 1:
+        base.close()
+        base = SerialEnv(num_envs, partial(_gym_env, name))
+    env = TransformedEnv(base, Compose(RewardSum()))
     env.append_transform(ClipAction(action_spec.space.low, action_spec.space.high))
     dtypes = {spec.dtype for spec in env.specs.values(include_nested=True, leaves_only=True)}
     if torch.float64 in dtypes:
@@ -65,9 +80,10 @@ def make_env(name: str) -> EnvBase:
     return env
 
 
-def _gym_env(name: str) -> GymEnv:
+def _gym_env(name: str) -> EnvBase:
     try:
-        return GymEnv(name)
+        # TorchRL's GymEnv would pass on a frameskip that is Atari's, which own classes refuse.
+        return GymWrapper(gymnasium.make(name))
     except gymnasium.error.DependencyNotInstalled as error:
         remedy = "; pip install 'mpo_torchrl[recipes]'" if "mujoco" in str(error).lower() else ""
         raise SettingError(f"env {name!r} needs a missing package: {error}{remedy}") from error

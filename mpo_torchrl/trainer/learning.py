@@ -22,9 +22,10 @@ from mpo_torchrl.trainer.config import MPOConfig
 def make_loss(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, MPOLoss]:
     """Actor and loss for an environment; the loss owns actor, critics, targets and duals."""
     observation_size = env.observation_spec["observation"].shape[-1]
+    action_spec = env.action_spec_unbatched
     actor = make_actor(
         observation_size,
-        env.action_spec,
+        action_spec,
         num_cells=(config.hidden, config.hidden),
         policy=cast(PolicyKind, config.policy),
         init_stddev=config.init_stddev,
@@ -32,7 +33,7 @@ def make_loss(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, MPOL
     )
     critics = make_critics(
         observation_size,
-        env.action_spec,
+        action_spec,
         num_critics=config.num_critics,
         num_cells=(config.hidden, config.hidden),
         layer_norm=config.layer_norm,
@@ -51,7 +52,7 @@ def make_loss(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, MPOL
         init_temperature=config.init_temperature,
         init_alpha_mean=config.init_alpha_mean,
         init_alpha_stddev=config.init_alpha_stddev,
-        action_spec=env.action_spec,
+        action_spec=action_spec,
     )
     loss.make_value_estimator(gamma=config.gamma)
     return actor, loss.to(config.device)

@@ -25,7 +25,7 @@ from mpo_torchrl.loss import MPOLoss
 from mpo_torchrl.trainer.checkpoint import last_good, load_checkpoint, read_config, save_checkpoint
 from mpo_torchrl.trainer.collection import NonFiniteError, make_collector, make_replay_buffer
 from mpo_torchrl.trainer.config import MPOConfig
-from mpo_torchrl.trainer.environment import make_env
+from mpo_torchrl.trainer.environment import make_training_env
 from mpo_torchrl.trainer.evaluation import evaluate, make_evaluation_env
 from mpo_torchrl.trainer.hooks import Evaluate, KeepTransitions, UpdateStepper
 from mpo_torchrl.trainer.learning import (
@@ -132,7 +132,7 @@ class MPOTrainer(Trainer):
         if config.num_threads:
             torch.set_num_threads(config.num_threads)
         seed_everything(config.seed)
-        env = make_env(config.env)
+        env = make_training_env(config)
         env.set_seed(config.seed)
         actor, loss = make_loss(env, config)
         optimizer = make_optimizer(loss, config)
@@ -198,7 +198,8 @@ class MPOTrainer(Trainer):
 
     def optim_steps(self, batch: TensorDictBase) -> None:
         """Update, unless a loaded trainer is still filling its replay buffer with its policy."""
-        if len(self.replay_buffer) >= min(self.config.random_steps, self.config.buffer_size):
+        steps = len(self.replay_buffer) + self.config.waiting_steps
+        if steps >= min(self.config.random_steps, self.config.buffer_size):
             super().optim_steps(batch)
 
     def evaluate(self) -> dict[str, float]:
@@ -239,7 +240,7 @@ class MPOTrainer(Trainer):
     def _reopen_collector(self) -> None:
         """TorchRL closes the collector after each training."""
         if self.collector.closed:
-            env = make_env(self.config.env)
+            env = make_training_env(self.config)
             env.set_seed(self.config.seed + self.collected_frames)  # not the first episodes again
             config = dataclasses.replace(self.config, learning_starts=0)
             self.collector = make_collector(env, self.loss_module.actor_network, config)

@@ -50,6 +50,14 @@ def test_a_number_that_is_not_finite_is_named_with_its_step_and_key(key, value):
     assert repr(key) in str(caught.value)
 
 
+@pytest.mark.parametrize(("env", "time", "step"), [(0, 1, 103), (1, 1, 104), (1, 0, 102)])
+def test_steps_of_environments_side_by_side_are_counted_across_them(env, time, step):
+    batch = torch.stack([made_batch(), made_batch()])
+    batch["next", "reward"][env, time] = float("nan")
+    with pytest.raises(NonFiniteError, match=f"step {step} "):
+        transitions(batch, KEYS, env_steps=100, limit=1000)
+
+
 def test_only_what_learning_reads_is_kept():
     kept = transitions(made_batch(), KEYS, env_steps=0, limit=1000)
     assert set(kept.keys(include_nested=True, leaves_only=True)) == set(KEYS)
@@ -57,6 +65,12 @@ def test_only_what_learning_reads_is_kept():
 
 def test_a_batch_is_cut_where_the_run_ends():
     assert transitions(made_batch(4), KEYS, env_steps=8, limit=10).batch_size == (2,)
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(11, 2), (12, 2), (100, 4)])
+def test_environments_side_by_side_end_together(limit, kept):
+    batch = torch.stack([made_batch(4), made_batch(4)])
+    assert transitions(batch, KEYS, env_steps=8, limit=limit).batch_size == (2, kept)
 
 
 def test_finished_returns_are_those_of_the_episodes_that_ended():

@@ -56,7 +56,12 @@ def test_help_shows_every_setting_with_default_meaning_and_range(field):
         ({"device": "abacus"}, "device must be one that torch knows .*, got 'abacus'"),
         ({"total_timesteps": 999}, r"total_timesteps must be >= learning_starts \(1000"),
         ({"buffer_size": 255}, r"buffer_size must be >= batch_size \(256\), got 255"),
-        ({"utd_ratio": 0.25}, r"utd_ratio \* steps_per_batch must be a whole number"),
+        ({"utd_ratio": 0.25}, r"utd_ratio \* 10 steps collected at once must be a whole number"),
+        ({"num_envs": 8, "utd_ratio": 0.1}, r"utd_ratio \* 16 steps .* change it or steps_per_"),
+        (
+            {"n_step": 5, "learning_starts": 0},
+            r"learning_starts must be > n_step \* num_envs",
+        ),
     ],
 )
 def test_an_impossible_value_is_named_with_its_range(settings, sentence):
@@ -79,6 +84,11 @@ def test_random_steps_come_in_whole_batches():
 
 def test_updates_per_batch_follow_the_ratio():
     assert MPOConfig(steps_per_batch=10, utd_ratio=0.5).updates_per_batch == 5
+
+
+def test_a_batch_holds_whole_steps_of_all_environments():
+    config = MPOConfig(num_envs=8, steps_per_batch=10)
+    assert (config.batch_steps, config.updates_per_batch, config.random_steps) == (16, 16, 1008)
 
 
 def test_settings_survive_a_file():

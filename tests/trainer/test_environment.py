@@ -70,7 +70,7 @@ def test_a_missing_package_is_named(monkeypatch):
     def fail(*args, **kwargs):
         raise gymnasium.error.DependencyNotInstalled("MuJoCo is not installed")
 
-    monkeypatch.setattr("mpo_torchrl.trainer.environment.GymEnv", fail)
+    monkeypatch.setattr(gymnasium, "make", fail)
     with pytest.raises(
         SettingError, match=r"MuJoCo is not installed; pip install 'mpo_torchrl\[re"
     ):

@@ -70,6 +70,26 @@ def test_targets_take_a_step_of_tau():
     torch.testing.assert_close(target, start + 0.25)
 
 
+@pytest.mark.parametrize(("utd_ratio", "updates"), [(0.1, 3), (1.0, 30), (2.0, 60)])
+def test_targets_move_once_an_update_however_many_a_batch_brings(utd_ratio, updates):
+    trainer = MPOTrainer.from_config(small_config(utd_ratio=utd_ratio, tau=0.25))
+    loss, step = trainer.loss_module, trainer.optimizer.step
+    sources = [*loss.actor_network_params.values(True, True)]
+    sources += [*loss.qvalue_network_params.values(True, True)]
+    targets = [*loss.target_actor_network_params.values(True, True)]
+    targets += [*loss.target_qvalue_network_params.values(True, True)]
+    followed = [target.clone() for target in targets]
+
+    def step_and_follow():
+        step()
+        for mean, source in zip(followed, sources, strict=True):
+            mean.lerp_(source.detach(), 0.25)
+
+    trainer.optimizer.step = step_and_follow
+    assert trainer.train()["updates"] == updates
+    torch.testing.assert_close(followed, targets)
+
+
 def test_one_nan_anywhere_makes_a_learner_not_finite():
     config = small_config()
     _, loss = make_loss(make_env(config.env), config)
