@@ -1,16 +1,32 @@
-"""The learning curve as a picture. Needs matplotlib, from the ``recipes`` extra."""
+"""Learning curves as pictures. Needs matplotlib, from the ``recipes`` extra."""
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mpo_torchrl.trainer.curves import Curve, Run, confidence_band, measured, range_band
 from mpo_torchrl.trainer.table_logger import TableLogger
+
+MULTIPLIERS = ("temperature", "penalty_temperature", "alpha_mean", "alpha_stddev", "alpha_policy")
+
+KL_BOUNDS = {
+    "kl_e_step": "epsilon",
+    "kl_mean": "epsilon_mean",
+    "kl_stddev": "epsilon_stddev",
+    "kl_policy": "epsilon_policy",
+}
+"""A reading of the loss, and the setting that bounds it."""
 
 
 def draw_learning_curve(path: Path, table: TableLogger, title: str) -> None:
-    """Draw the evaluations, mean and stddev over episodes, against environment steps."""
+    """Draw the evaluations of one run, mean and stddev over episodes, against environment steps."""
     rows = [row for row in table.rows if "eval_return_mean" in row]
     steps = [row["env_steps"] for row in rows]
     mean = [row["eval_return_mean"] for row in rows]
@@ -23,3 +39,120 @@ def draw_learning_curve(path: Path, table: TableLogger, title: str) -> None:
     axes.set(title=title, xlabel="env_steps", ylabel="eval_return_mean")
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=150)
+
+
+def draw_learning_curves(path: Path, runs: Mapping[str, Mapping[str, Sequence[Run]]]) -> None:
+    """Draw evaluations against environment steps: axes an environment, a colour a group.
+
+    Thin lines are runs, the thick one is their mean, the band its 95% confidence band over seeds.
+
+    Args:
+        path (Path): the picture.
+        runs (mapping): environment to group to runs, from
+            :func:`~mpo_torchrl.trainer.curves.group_runs`.
+    """
+    figure = Figure(figsize=(6.4 * len(runs), 4.4), layout="constrained")
+    every_axes = figure.subplots(1, len(runs), squeeze=False)[0]
+    for axes, (env, groups) in zip(every_axes, runs.items(), strict=True):
+        for index, (label, members) in enumerate(groups.items()):
+            curve = confidence_band(members, "eval_return_mean")
+            color = f"C{index % 10}"
+            if len(members) > 1:
+                axes.fill_between(curve.steps, curve.low, curve.high, color=color, alpha=0.15, lw=0)
+                for run in members:
+                    axes.plot(*measured(run, "eval_return_mean"), color=color, alpha=0.4, lw=0.7)
+            axes.plot(curve.steps, curve.mean, color=color, label=_named(label, members))
+        _fit_to_lines(axes)
+        axes.set(title=env, xlabel="environment steps", ylabel="return of the mean action")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    figure.supxlabel(
+        "thick: mean over seeds; band: its 95% confidence band (Student's t); thin: each run",
+        fontsize="small",
+    )
+    figure.savefig(path, dpi=150)
+
+
+def draw_duals(path: Path, runs: Mapping[str, Mapping[str, Sequence[Run]]]) -> None:
+    """Draw a row a group: the dual variables, the KLs against their bounds, the effective samples.
+
+    Lines are means over seeds, bands reach from the least to the greatest seed.
+
+    Args:
+        path (Path): the picture.
+        runs (mapping): environment to group to runs, from
+            :func:`~mpo_torchrl.trainer.curves.group_runs`.
+    """
+    rows = [
+        (env, label, members) for env, groups in runs.items() for label, members in groups.items()
+    ]
+    figure = Figure(figsize=(14, 3.6 * len(rows)), layout="constrained")
+    for row_axes, (env, label, members) in zip(
+        figure.subplots(len(rows), 3, squeeze=False), rows, strict=True
+    ):
+        settings = members[0].settings
+        row_axes[0].set_title(_named(f"{env}, {label}", members), fontsize="medium")
+        _draw_multipliers(row_axes[0], members)
+        _draw_kls(row_axes[1], members, settings)
+        _draw_effective_sample_size(row_axes[2], members, settings)
+        for axes in row_axes:
+            axes.set_xlabel("environment steps")
+            axes.grid(alpha=0.3)
+            axes.legend(fontsize="small")
+    figure.supxlabel(
+        "as reported by the update before each evaluation; line: mean over seeds, "
+        "band: least to greatest seed",
+        fontsize="small",
+    )
+    figure.savefig(path, dpi=150)
+
+
+def _draw_multipliers(axes: Axes, runs: Sequence[Run]) -> None:
+    for name in MULTIPLIERS:
+        _draw_band(axes, range_band(runs, name), name)
+    axes.set(ylabel="dual variable", yscale="log")
+
+
+def _draw_kls(axes: Axes, runs: Sequence[Run], settings: Mapping[str, Any]) -> None:
+    bounded = all(bound in settings for name, bound in KL_BOUNDS.items() if name in runs[0].table)
+    for name, bound in KL_BOUNDS.items():
+        unit = settings.get(bound, 1.0) if bounded else 1.0
+        curve = range_band(runs, name)
+        curve = Curve(curve.steps, curve.mean / unit, curve.low / unit, curve.high / unit)
+        _draw_band(axes, curve, f"{name} / {bound}" if bounded else name)
+    if bounded:
+        axes.axhline(1.0, color="black", lw=0.8, ls="--", label="bound")
+    axes.set(ylabel="KL / its bound" if bounded else "KL, nats (bounds unknown)")
+    axes.set_ylim(0, 1.3 * axes.get_ylim()[1])  # room for the legend
+
+
+def _draw_effective_sample_size(
+    axes: Axes, runs: Sequence[Run], settings: Mapping[str, Any]
+) -> None:
+    _draw_band(axes, range_band(runs, "effective_sample_size"), "effective_sample_size")
+    if "n_action_samples" in settings:
+        number = settings["n_action_samples"]
+        axes.axhline(number, color="black", lw=0.8, ls="--", label=f"n_action_samples = {number}")
+    axes.set(ylabel="actions that carry the weight")
+    axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
+
+
+def _draw_band(axes: Axes, curve: Curve, label: str) -> None:
+    if curve.steps.size:
+        (line,) = axes.plot(curve.steps, curve.mean, label=label)
+        axes.fill_between(
+            curve.steps, curve.low, curve.high, color=line.get_color(), alpha=0.2, lw=0
+        )
+
+
+def _fit_to_lines(axes: Axes) -> None:
+    """Limits of the lines: the band of two or three seeds would squeeze everything else flat."""
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines])
+    if values.size:
+        margin = 0.1 * np.ptp(values) or 1.0
+        axes.set_ylim(values.min() - margin, values.max() + margin)
+
+
+def _named(label: str, runs: Sequence[Run]) -> str:
+    seeds = "1 seed" if len(runs) == 1 else f"{len(runs)} seeds"
+    return textwrap.fill(f"{label} ({seeds})", 60)
