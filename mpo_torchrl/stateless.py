@@ -60,10 +60,12 @@ class StatelessNetwork:
 
     def __init__(self, network: TensorDictModule, prefix: str = "") -> None:
         self.in_keys = list(network.in_keys)
+        self._hookable = list(network.modules())
         self._joins_inputs = type(network.module) is MLP
         self._layers = [
             _Layer(layer, name) for layer, name in _chain(network.module, f"{prefix}module.")
         ]
+        self._row_by_row = all(_is_row_by_row(layer.module) for layer in self._layers)
         linear = [i for i, layer in enumerate(self._layers) if layer.kind is nn.Linear]
         # What runs in low precision: layers before the last linear one, if all can.
         hidden = self._layers[linear[0] : linear[-1]] if linear else []
@@ -81,12 +83,16 @@ class StatelessNetwork:
         twice = len(named) != len(list(network.parameters()))
         plain = network.method is None and network._kwargs is None and not twice
         return plain and not any(
-            module._forward_hooks
-            or module._forward_pre_hooks
+            _has_hooks(module)
             or parametrize.is_parametrized(module)
             or any(nn.parameter.is_lazy(p) for p in module.parameters(recurse=False))
             for module in network.modules()
         )
+
+    @property
+    def is_hooked(self) -> bool:
+        """Whether hooks were put on the network since; then it has to be called as a module."""
+        return any(_has_hooks(module) for module in self._hookable)
 
     def __call__(
         self,
@@ -106,11 +112,26 @@ class StatelessNetwork:
         """
         if hidden_dtype is not None:
             params = self._cast_hidden(params, hidden_dtype)
-        rows = _rows_at_once(inputs)
-        if rows is None:
+        if self._joins_inputs and len(inputs) > 1:
+            inputs = (torch.cat(inputs, -1),)
+        count = self._count_pieces(inputs)
+        if count == 1:
             return self._run(params, inputs)
-        pieces = zip(*(tensor.split(rows) for tensor in inputs), strict=True)
+        pieces = zip(*(tensor.tensor_split(count) for tensor in inputs), strict=True)
         return torch.cat([self._run(params, piece) for piece in pieces])
+
+    def _count_pieces(self, inputs: tuple[Tensor, ...]) -> int:
+        """Into how many pieces of its first dimension to cut what is evaluated.
+
+        On a CPU, activations that fit its cache are worth more than one large product. With
+        gradients they are all kept anyway, and a compiler finds its own way.
+        """
+        first = inputs[0]
+        if torch.is_grad_enabled() or first.device.type != "cpu" or torch.compiler.is_compiling():
+            return 1
+        if first.ndim < 3 or not self._row_by_row:
+            return 1
+        return min(len(first), -(-first.shape[:-1].numel() // _ROWS_IN_CACHE))
 
     def _cast_hidden(self, params: Parameters, dtype: torch.dtype) -> Parameters:
         params = dict(params)
@@ -121,8 +142,6 @@ class StatelessNetwork:
         return params
 
     def _run(self, params: Parameters, inputs: tuple[Tensor, ...]) -> Any:
-        if self._joins_inputs and len(inputs) > 1:
-            inputs = (torch.cat(inputs, -1),)
         output: Any = inputs
         fresh = False  # whether the tensor at hand is ours to overwrite
         for layer in self._layers:
@@ -134,21 +153,18 @@ class StatelessNetwork:
         return output
 
 
-def _rows_at_once(inputs: tuple[Tensor, ...]) -> int | None:
-    """How much of the first dimension to evaluate at once; ``None`` for all of it.
-
-    On a CPU, activations that fit its cache are worth more than one large product. With
-    gradients they are all kept anyway, and a compiler finds its own way.
-    """
-    first = inputs[0]
-    if torch.is_grad_enabled() or first.device.type != "cpu" or torch.compiler.is_compiling():
-        return None
-    if first.ndim < 3 or first.shape[:-1].numel() <= _ROWS_IN_CACHE:
-        return None
-    return max(1, _ROWS_IN_CACHE // first.shape[1:-1].numel())
-
-
 _ROWS_IN_CACHE = 1024  # of 256 numbers in float32: one MiB, a core's second-level cache
+
+
+def _is_row_by_row(layer: nn.Module) -> bool:
+    """Whether each row of the layer's output is known to follow from that row of its input."""
+    known = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.Dropout)
+    activation = type(layer).__module__ == nn.ReLU.__module__
+    return type(layer) in known or activation or getattr(layer, "is_row_by_row", False)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 class _Layer:

@@ -57,11 +57,12 @@ class Ensemble:
         Raises:
             KeyError: if the network does not write ``out_key``.
         """
-        if vmap_randomness is None and self._stateless is not None:
+        stateless = self._stateless
+        if vmap_randomness is None and stateless is not None and not stateless.is_hooked:
             _require_output(out_key, self.network.out_keys)
             tensors = tuple(inputs[key] for key in self.in_keys)
             members = params.members()
-            return torch.stack([self._stateless(m, tensors, hidden_dtype) for m in members])
+            return torch.stack([stateless(m, tensors, hidden_dtype) for m in members])
         tensordict = TensorDict({key: inputs.get(key) for key in self.in_keys}, batch_size)
         return self._evaluate(tensordict, params.params, out_key, vmap_randomness)
 

@@ -64,8 +64,9 @@ class LagrangeMultiplier(nn.Module):
 
     def forward(self) -> Tensor:
         """The multiplier, positive, in the shape given at construction."""
-        floored = self.raw.detach().clamp(min=_FLOOR)
-        raw = floored + (self.raw - self.raw.detach())  # the floor lets the gradient pass
+        with torch.no_grad():  # the floor lets the gradient pass
+            lift = self.raw.clamp(min=_FLOOR) - self.raw
+        raw = self.raw + lift
         if self.parametrization == "exp":
             return raw.exp()
         # The default threshold of 20 would cost 2e-9 of the gradient.

@@ -95,7 +95,8 @@ def reset_network(network: nn.Module, params: TensorDictBase) -> None:
     for member in members:
         drawn = member.clone()
         with drawn.to_module(blank, preserve_module_state=False):
-            for module in blank.modules():
+            # A network after its layers: it may have a say about how they begin.
+            for module in reversed(list(blank.modules())):
                 reset: Any = getattr(module, "reset_parameters", None)
                 if reset is not None:
                     reset()

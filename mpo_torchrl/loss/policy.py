@@ -53,7 +53,7 @@ class Policy:
             states (TensorDictBase): with the actor's ``in_keys``; left unchanged.
             params (ParameterSets): one set of parameters.
         """
-        if self._network is not None:
+        if self._network is not None and not self._network.is_hooked:
             (member,) = params.members()
             inputs: tuple[Tensor, ...] = tuple(states.get(key) for key in self.in_keys)
             loc, scale = self._network(member, inputs)

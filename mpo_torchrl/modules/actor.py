@@ -71,6 +71,30 @@ class GaussianHead(nn.Module):
         return self.middle + self.half_range * loc, self.half_range * scale
 
 
+class _GaussianMLP(nn.Sequential):
+    """A body and a :class:`GaussianHead`; the first policy is nearly the same in every state."""
+
+    is_chain = True
+
+    def __init__(self, body: nn.Sequential, head: GaussianHead) -> None:
+        super().__init__(body, head)
+        self._calm_last_layer()
+
+    def reset_parameters(self) -> None:
+        """Draws the last layer anew, as small as at first."""
+        self._last_layer.reset_parameters()
+        self._calm_last_layer()
+
+    @property
+    def _last_layer(self) -> nn.Linear:
+        return cast(nn.Linear, cast(nn.Sequential, self[0])[-1])
+
+    @torch.no_grad()
+    def _calm_last_layer(self) -> None:
+        self._last_layer.weight.mul_(0.01)
+        self._last_layer.bias.zero_()
+
+
 def make_actor(
     observation_size: int,
     action_spec: TensorSpec,
@@ -131,11 +155,7 @@ def make_actor(
         raise ValueError(f"policy must be 'gaussian' or 'tanh_normal', got {policy!r}.")
 
     body = make_mlp(observation_size, 2 * size, num_cells, layer_norm=layer_norm)
-    last = cast(nn.Linear, body[-1])
-    with torch.no_grad():  # the first policy is nearly the same in every state
-        last.weight.mul_(0.01)
-        last.bias.zero_()
-    network = TensorDictModule(nn.Sequential(body, head), [in_key], ["loc", "scale"])
+    network = TensorDictModule(_GaussianMLP(body, head), [in_key], ["loc", "scale"])
     return ProbabilisticActor(
         network,
         in_keys=["loc", "scale"],

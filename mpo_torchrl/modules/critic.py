@@ -35,6 +35,7 @@ class JoinAction(nn.Module):
 
     middle: Tensor
     half_range: Tensor
+    is_row_by_row = True
 
     def __init__(self, action_spec: TensorSpec) -> None:
         super().__init__()

@@ -271,6 +271,35 @@ def test_layers_that_size_themselves_work_once_they_have() -> None:
     assert total(MPOLoss(actor, critic)(make_batch(4))).isfinite()
 
 
+@pytest.mark.parametrize("network", ["actor_network", "qvalue_network"])
+def test_hooks_put_on_a_network_later_are_called(network: str) -> None:
+    loss, batch = MPOLoss(make_actor(), make_critic()), make_batch(4)
+    before = total(seeded(loss, batch))
+    calls: list[object] = []
+    for module in getattr(loss, network).modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda *_: calls.append(None))
+    torch.testing.assert_close(total(seeded(loss, batch)), before)
+    assert calls
+
+
+class Centred(nn.Module):
+    """Each row depends on all the others."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features - features.flatten(0, -2).mean(0)
+
+
+def test_actions_are_scored_together_where_rows_depend_on_each_other() -> None:
+    def score(hooked: bool) -> Tensor:
+        torch.manual_seed(0)
+        critic = Chain(Join(), nn.Linear(O + A, 8), Centred(), nn.Tanh(), nn.Linear(8, 1))
+        loss = loss_of(critic, nn.Linear(O, 2 * A), hooked=hooked, scoring_dtype=torch.float32)
+        return seeded(loss.e_step, make_batch(100))["e_step", "state_action_value"]
+
+    torch.testing.assert_close(score(hooked=False), score(hooked=True))
+
+
 def test_the_networks_of_this_package_are_taken_apart() -> None:
     loss = MPOLoss(
         make_actor(),

@@ -205,6 +205,15 @@ def test_after_a_reset_targets_equal_their_networks() -> None:
         assert (online == target).all()
 
 
+def test_a_reset_policy_begins_as_alike_in_every_state_as_a_new_one() -> None:
+    loss = MPOLoss(make_actor(observation_size=30), make_critic(observation_size=30))
+    loss.actor_network_params.data.apply_(lambda parameter: parameter.fill_(1.0))
+    loss.reset_parameters_recursive()
+    last = loss.actor_network_params.data["module", "0", "module", "0", "3"]
+    assert 0 < last["weight"].abs().max() <= 0.01 * 8**-0.5
+    assert (last["bias"] == 0).all()
+
+
 @pytest.mark.parametrize("as_list", [True, False], ids=["list", "expanded"])
 def test_a_reset_draws_the_members_of_an_ensemble_as_one_network_would_be(as_list: bool) -> None:
     critic = make_critic(observation_size=30)
