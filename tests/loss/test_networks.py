@@ -295,7 +295,7 @@ def test_actions_are_scored_together_where_rows_depend_on_each_other() -> None:
         torch.manual_seed(0)
         critic = Chain(Join(), nn.Linear(O + A, 8), Centred(), nn.Tanh(), nn.Linear(8, 1))
         loss = loss_of(critic, nn.Linear(O, 2 * A), hooked=hooked, scoring_dtype=torch.float32)
-        return seeded(loss.e_step, make_batch(100))["e_step", "state_action_value"]
+        return seeded(loss.e_step, make_batch(500))["e_step", "state_action_value"]
 
     torch.testing.assert_close(score(hooked=False), score(hooked=True))
 
