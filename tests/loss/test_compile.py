@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from tensordict import TensorDict
 from torch import nn
 from torch._dynamo.utils import counters
 
 from mpo_torchrl import MPOLoss
 from mpo_torchrl.modules import make_actor, make_critics
+from mpo_torchrl.targets import FusedSoftUpdate
 from tests.loss.builders import SPEC, O, make_batch
 
 CASES = pytest.mark.parametrize(
@@ -80,6 +82,50 @@ def test_the_default_compiler_gives_the_same_numbers() -> None:
     with torch._inductor.config.patch(fallback_random=True):
         assert_same_numbers(loss, torch.compile(loss, fullgraph=True))
     assert_one_graph()
+
+
+class Update:
+    """From a batch to updated targets, as a recipe writes it."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.loss = make_loss()
+        self.optimizer = torch.optim.Adam(self.loss.parameters(), lr=0.01, fused=True)
+        self.target_updater = FusedSoftUpdate(self.loss, tau=0.1)
+
+    def differentiate(self, batch: TensorDict) -> TensorDict:
+        losses = self.loss(batch)
+        sum(value for key, value in losses.items() if key.startswith("loss")).backward()
+        return losses.detach()
+
+    def run(self, batches: list[TensorDict], compiler: Callable) -> list[TensorDict]:
+        run(self.loss, batches[0])  # the first batch is looked at,
+        self.target_updater.step()  # and the first step looks up what it moves
+        differentiate = compiler(self.differentiate)
+        move_targets = compiler(self.target_updater.step)
+        outputs = []
+        for batch in batches:
+            outputs.append(differentiate(batch.copy()))
+            self.optimizer.step()  # a graph break by torch's own hand, and one call as it is
+            self.optimizer.zero_grad()
+            move_targets()
+        return outputs
+
+
+def test_the_whole_update_is_two_graphs_around_the_optimizer_and_gives_the_same_numbers() -> None:
+    def compiler(function: Callable) -> Callable:
+        return torch.compile(function, fullgraph=True, backend="aot_eager")
+
+    batches = [make_batch(6) for _ in range(4)]
+    found, expected = [], []
+    with torch._dynamo.config.patch(trace_autograd_ops=True):
+        for compile_, into in ((compiler, found), (lambda function: function, expected)):
+            update = Update()
+            into += [dict(losses.items()) for losses in update.run(batches, compile_)]
+            into.append(dict(update.loss.state_dict()))
+    torch.testing.assert_close(found, expected)
+    assert not counters["graph_break"]
+    assert counters["stats"]["unique_graphs"] == 2  # hence nothing was compiled a second time
 
 
 class Synchronizing(torch.utils._python_dispatch.TorchDispatchMode):
