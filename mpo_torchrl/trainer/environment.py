@@ -42,7 +42,7 @@ def make_training_env(config: MPOConfig) -> EnvBase:
     return make_env(config.env, num_envs=config.num_envs)
 
 
-def make_env(name: str, *, num_envs: int = 1) -> EnvBase:
+def make_env(name: str, *, num_envs: int = 1, render: bool = False) -> EnvBase:
     """A Gymnasium environment for continuous control, behind TorchRL's interface.
 
     Observations, actions and rewards are float32. ``("next", "episode_reward")`` holds the return
@@ -53,6 +53,7 @@ def make_env(name: str, *, num_envs: int = 1) -> EnvBase:
 
     Keyword Args:
         num_envs (int): with more than one, entries are ``[num_envs, ...]``.
+        render (bool): let ``env.render()`` give pictures, ``[H, W, 3]`` bytes.
 
     Returns:
         EnvBase: keys ``observation``, ``action``, ``("next", "reward")`` and the done flags.
@@ -66,12 +67,12 @@ def make_env(name: str, *, num_envs: int = 1) -> EnvBase:
         >>> env.rollout(3)["observation"].shape
         torch.Size([3, 3])
     """
-    base = _gym_env(name)
+    base = _gym_env(name, render)
     _check_observation(name, base)
     action_spec = _check_action(name, base)
     if num_envs > 1:
         base.close()
-        base = SerialEnv(num_envs, partial(_gym_env, name))
+        base = SerialEnv(num_envs, partial(_gym_env, name, render))
     env = TransformedEnv(base, Compose(RewardSum()))
     env.append_transform(ClipAction(action_spec.space.low, action_spec.space.high))
     dtypes = {spec.dtype for spec in env.specs.values(include_nested=True, leaves_only=True)}
@@ -80,10 +81,10 @@ def make_env(name: str, *, num_envs: int = 1) -> EnvBase:
     return env
 
 
-def _gym_env(name: str) -> EnvBase:
+def _gym_env(name: str, render: bool) -> EnvBase:
     try:
         # TorchRL's GymEnv would pass on a frameskip that is Atari's, which own classes refuse.
-        return GymWrapper(gymnasium.make(name))
+        return GymWrapper(gymnasium.make(name, render_mode="rgb_array" if render else None))
     except gymnasium.error.DependencyNotInstalled as error:
         remedy = "; pip install 'mpo_torchrl[recipes]'" if "mujoco" in str(error).lower() else ""
         raise SettingError(f"env {name!r} needs a missing package: {error}{remedy}") from error

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import torch
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.envs import EnvBase, SerialEnv
 
+from mpo_torchrl.trainer.checkpoint import load_checkpoint, read_config
 from mpo_torchrl.trainer.config import MPOConfig
 from mpo_torchrl.trainer.environment import make_env
+from mpo_torchrl.trainer.learning import make_loss
+from mpo_torchrl.trainer.policy import MeanPolicy
 from mpo_torchrl.trainer.seeding import keep_random_state, seed_everything
 
 MAX_EPISODE_STEPS = 10_000
@@ -50,3 +54,18 @@ def evaluate(env: EnvBase, policy: TensorDictModuleBase, seed: int = EVALUATION_
             if not running.any():
                 break
     return returns
+
+
+def load_policy(checkpoint: str | Path) -> tuple[MeanPolicy, MPOConfig, dict[str, int]]:
+    """The policy of a checkpoint without its trainer, the run's settings and its counters.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged, of other dimensions or no checkpoint.
+        SettingError: if the environment cannot be made here.
+    """
+    config = read_config(checkpoint)
+    env = make_env(config.env)
+    actor, loss = make_loss(env, config)
+    env.close()
+    counters = load_checkpoint(checkpoint, loss=loss)
+    return MeanPolicy(actor), config, counters

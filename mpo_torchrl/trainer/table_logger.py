@@ -25,7 +25,7 @@ class TableLogger(Logger):
 
     Args:
         exp_name (str): name of the file, without ``.csv``.
-        log_dir (str): folder of the file, which is begun anew.
+        log_dir (str): folder of the file, made when there is something to write.
         also (callable, optional): makes another of TorchRL's loggers, which receives everything
             too. It is called when there is something to log, so that nothing is opened for a run
             that is only looked at.
@@ -55,7 +55,6 @@ class TableLogger(Logger):
         return Path(self.log_dir) / f"{self.exp_name}.csv"
 
     def _create_experiment(self) -> Path:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         return self.path
 
     def log_metrics(
@@ -144,6 +143,7 @@ class TableLogger(Logger):
 
     def _replace(self, path: Path, text: str) -> None:
         """A reader finds the old file or the new one, never a part."""
+        path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".unfinished")
         with unfinished.open("w", newline="") as file:
             file.write(text)

@@ -1,0 +1,139 @@
+"""Play a trained agent: the return of each episode, and a film of the first.
+
+    python recipes/evaluate.py run=runs/Pendulum-v1-42-20260101-120000 episodes=10 video=true
+    python recipes/evaluate.py --help
+
+Writes evaluation.json, and video.mp4 if asked to, into the run's folder or ``output``. The last
+line on stdout is ``mean_reward: <number>``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torchrl.checkpoint import CheckpointError
+
+from mpo_torchrl.trainer import SettingError, evaluate, make_evaluation_env, write_metrics
+from mpo_torchrl.trainer.evaluation import EVALUATION_SEED, load_policy
+from mpo_torchrl.trainer.video import (
+    record_episode,
+    render_offscreen,
+    require_encoder,
+    write_video,
+)
+
+
+def setting(default: Any, meaning: str) -> Any:
+    return field(default=default, metadata={"meaning": meaning})
+
+
+@dataclass
+class Settings:
+    """What can be set on the command line."""
+
+    run: str = setting("", "folder of a run, or a checkpoint file")
+    checkpoint: str = setting("checkpoint.zip", "the file of the folder; best.zip for its best")
+    episodes: int = setting(10, "episodes, played with the mean action")
+    seed: int = setting(EVALUATION_SEED, "fixes where they start; by default as in training")
+    video: bool = setting(False, "film the first episode, also without a screen")
+    output: str = setting("", "folder of the results; empty: that of the run")
+
+
+def evaluate_run(settings: Settings) -> dict[str, Any]:
+    """Play the episodes; the figures of ``evaluation.json``."""
+    if not settings.run:
+        raise SettingError("run must be the folder of a run or a checkpoint: run=runs/...")
+    if settings.episodes < 1:
+        raise SettingError(f"episodes must be at least 1, got {settings.episodes}.")
+    if settings.video:
+        require_encoder()
+        render_offscreen()
+    run = Path(settings.run).expanduser()
+    checkpoint = run if run.is_file() else run / settings.checkpoint
+    output = Path(settings.output).expanduser() if settings.output else checkpoint.parent
+
+    policy, config, counters = load_policy(checkpoint)
+    config = dataclasses.replace(config, eval_episodes=settings.episodes)
+    env = make_evaluation_env(config)
+    returns = evaluate(env, policy, settings.seed)
+    env.close()
+
+    output.mkdir(parents=True, exist_ok=True)
+    metrics = {
+        "env": config.env,
+        "checkpoint": str(checkpoint),
+        **counters,
+        "episodes": settings.episodes,
+        "seed": settings.seed,
+        "mean_reward": returns.mean().item(),
+        "eval_return_stddev": returns.std(correction=0).item(),
+        "returns": returns.tolist(),
+    }
+    if settings.video:
+        film = output / "video.mp4"
+        metrics["video"] = str(film)
+        _, frames, frames_per_second = record_episode(config.env, policy, settings.seed)
+        write_video(film, frames, frames_per_second)
+    write_metrics(output / "evaluation.json", metrics)
+    return metrics
+
+
+def report(metrics: dict[str, Any]) -> None:
+    """The results in words, the mean last."""
+    for episode, value in enumerate(metrics["returns"]):
+        print(f"episode {episode:3}  return {value:9.2f}")
+    print(f"stddev over episodes: {metrics['eval_return_stddev']:.2f}")
+    if "video" in metrics:
+        print(f"video of episode 0: {metrics['video']}")
+    print(f"mean_reward: {metrics['mean_reward']}")
+
+
+def usage() -> str:
+    rows = [
+        f"  {f.name:11} {f.default!s:15} {f.metadata['meaning']}"
+        for f in dataclasses.fields(Settings)
+    ]
+    return "\n".join([(__doc__ or "").strip(), "", "Settings: name, default, meaning", *rows])
+
+
+def main() -> None:
+    """Read the command line; one sentence where something is wrong, exit code 2 for a setting."""
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        print(usage())
+        return
+    try:
+        report(evaluate_run(read_settings(arguments)))
+    except SettingError as error:
+        stop(error, 2)
+    except (CheckpointError, OSError) as error:
+        stop(error, 1)
+
+
+def read_settings(arguments: list[str]) -> Settings:
+    """The settings of a command line of ``name=value``."""
+    names = [f.name for f in dataclasses.fields(Settings)]
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        if not equals or name not in names:
+            raise SettingError(f"{argument!r} is no setting; write {'=, '.join(names)}=.")
+    try:
+        given = OmegaConf.merge(OmegaConf.structured(Settings), OmegaConf.from_cli(arguments))
+    except OmegaConfBaseException as error:
+        raise SettingError(f"{error.full_key}: {str(error).splitlines()[0]}.") from error
+    return cast(Settings, OmegaConf.to_object(given))
+
+
+def stop(error: Exception, code: int) -> None:
+    print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()
