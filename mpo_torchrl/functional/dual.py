@@ -7,7 +7,11 @@ import math
 import torch
 from torch import Tensor
 
+from mpo_torchrl.functional.checks import require_same_shape, require_samples
+
 _FAR_BELOW = -1e4  # exp of it is zero in every dtype
+_LEAST_TEMPERATURE = 1e-8  # that of a learned one
+_HALVINGS, _NEWTON_STEPS = 14, 4  # to 1e-2, then squaring the error each time
 
 
 def temperature_loss(
@@ -41,10 +45,7 @@ def temperature_loss(
         >>> temperature_loss(torch.tensor([[1.0, 3.0]]), torch.tensor(1.0), epsilon=0.1)
         tensor([2.5338])
     """
-    if q_value.ndim == 0 or q_value.shape[-1] == 0:
-        raise ValueError(
-            f"q_value must be [*B, N] with N at least 1, got shape {tuple(q_value.shape)}."
-        )
+    require_samples("q_value", q_value)
     # The dual prices the greediness of the E-step; it must not teach the critic.
     q_value = q_value.detach()
     highest = q_value.amax(-1, keepdim=True)
@@ -52,6 +53,120 @@ def temperature_loss(
     limit = temperature.detach() if isinstance(temperature, Tensor) else temperature
     below = torch.clamp(q_value - highest, min=_FAR_BELOW * limit)
     log_mean_exp = torch.logsumexp(below / temperature, dim=-1) - math.log(q_value.shape[-1])
+    return temperature * (epsilon + log_mean_exp) + highest.squeeze(-1)
+
+
+def optimal_temperature(
+    q_value: Tensor, epsilon: Tensor | float, mask: Tensor | None = None
+) -> Tensor:
+    r"""The temperature that minimises the batch mean of :func:`temperature_loss`.
+
+    .. math:: \eta^\star = \arg\min_{\eta > 0} \operatorname{mean}_{*B} g(\eta), \qquad
+        \operatorname{mean}_{*B} \mathrm{KL}(w_{\eta^\star} \,\|\, \mathrm{uniform}) = \epsilon
+
+    The dual is convex with one variable, so nothing has to be learned. The KL falls as the
+    temperature rises and, by Hoeffding's lemma, is at most :math:`R^2 / 8\eta^2` for values that
+    span :math:`R`; that bounds the solution from above. Halving the bracket in
+    :math:`\log\eta` and a few Newton steps on :math:`\log\mathrm{KL}`, always as many, follow:
+    no value is read back from an accelerator.
+    From `Abdolmaleki et al. (2018) <https://arxiv.org/abs/1806.06920>`_, the dual of the
+    constrained E-step, there minimised by a generic optimizer.
+
+    Args:
+        q_value (Tensor): ``[*B, N]``, values of the sampled actions, unit of return.
+        epsilon (Tensor or float): ``[]``, bound on the KL averaged over states, nats.
+        mask (Tensor, optional): ``[*B]``, the states that count; all by default.
+
+    Returns:
+        Tensor: ``[]``, at least 1e-8, unit of return; carries no gradient. Where even the
+        greediest weights stay within the bound there is no minimum, and it is as small as can
+        be.
+
+    Raises:
+        ValueError: if ``q_value`` has no sample dimension.
+
+    Examples:
+        >>> import torch
+        >>> from mpo_torchrl.functional import optimal_temperature
+        >>> optimal_temperature(torch.tensor([[1.0, 3.0]]), epsilon=0.1)
+        tensor(2.1627)
+    """
+    require_samples("q_value", q_value)
+    q_value = q_value.detach()
+    q_value = q_value.to(torch.promote_types(q_value.dtype, torch.float32))
+    below = q_value - q_value.amax(-1, keepdim=True)
+    counts = torch.ones_like(below[..., 0]) if mask is None else mask.to(below.dtype)
+    share = counts / counts.sum().clamp(min=1)
+
+    def spent(log_temperature: Tensor) -> tuple[Tensor, Tensor]:
+        """KL of the weights, and minus its slope in the log of the temperature."""
+        scaled = below * torch.exp(-log_temperature)
+        log_weight = torch.log_softmax(scaled, -1)
+        weight = log_weight.exp()
+        kl = (weight * (log_weight + math.log(below.shape[-1]))).sum(-1)
+        mean = (weight * scaled).sum(-1, keepdim=True)
+        slope = (weight * (scaled - mean).square()).sum(-1)
+        return (share * kl).sum(), (share * slope).sum()
+
+    span = (share * below.amin(-1).square()).sum().sqrt()
+    epsilon = torch.as_tensor(epsilon, dtype=below.dtype, device=below.device)
+    high = torch.log((span / (8 * epsilon).sqrt()).clamp(min=_LEAST_TEMPERATURE))
+    low = torch.full_like(high, math.log(_LEAST_TEMPERATURE))
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        greedy = spent(middle)[0] > epsilon
+        low, high = torch.where(greedy, middle, low), torch.where(greedy, high, middle)
+    log_temperature = (low + high) / 2
+    tiny = torch.finfo(below.dtype).tiny
+    for _ in range(_NEWTON_STEPS):
+        kl, slope = spent(log_temperature)
+        step = kl * torch.log(kl.clamp(min=tiny) / epsilon) / slope.clamp(min=tiny)
+        log_temperature = torch.minimum(torch.maximum(log_temperature + step, low), high)
+    return log_temperature.exp()
+
+
+def categorical_temperature_loss(
+    q_value: Tensor, logits: Tensor, temperature: Tensor | float, epsilon: Tensor | float
+) -> Tensor:
+    r"""E-step dual over all actions of a discrete space, from the reference policy.
+
+    .. math:: g(\eta) = \eta\,\epsilon + \eta \log \sum_a \pi(a)\, e^{Q_a / \eta}
+
+    :func:`temperature_loss` with an exact expectation in place of the mean over samples, and
+    computed as carefully. From `Abdolmaleki et al. (2018) <https://arxiv.org/abs/1806.06920>`_.
+
+    Args:
+        q_value (Tensor): ``[*B, A]``, the value of each action, unit of return.
+        logits (Tensor): ``[*B, A]`` of the reference policy; ``-inf`` where an action is masked.
+        temperature (Tensor or float): ``[]`` or ``[1]``, positive, unit of return.
+        epsilon (Tensor or float): ``[]``, bound on the KL averaged over states, nats.
+
+    Returns:
+        Tensor: ``[*B]``, unit of return. The gradient reaches ``temperature`` only.
+
+    Raises:
+        ValueError: if there is no action, or the shapes differ.
+
+    Examples:
+        >>> import torch
+        >>> from mpo_torchrl.functional import categorical_temperature_loss
+        >>> categorical_temperature_loss(
+        ...     torch.tensor([[1.0, 3.0]]), torch.zeros(1, 2), temperature=1.0, epsilon=0.1
+        ... )
+        tensor([2.5338])
+    """
+    require_samples("q_value", q_value)
+    require_same_shape(q_value=q_value, logits=logits)
+    log_prob = torch.log_softmax(logits.detach(), -1)
+    possible = log_prob > -torch.inf
+    # The dual prices the greediness of the E-step; it must not teach the critic.
+    q_value = q_value.detach()
+    highest = q_value.masked_fill(~possible, -torch.inf).amax(-1, keepdim=True)
+    limit = temperature.detach() if isinstance(temperature, Tensor) else temperature
+    # An impossible action at any finite value: its probability of zero removes it.
+    below = torch.where(possible, q_value - highest, torch.zeros_like(q_value))
+    below = torch.clamp(below, min=_FAR_BELOW * limit)
+    log_mean_exp = torch.logsumexp(log_prob + below / temperature, dim=-1)
     return temperature * (epsilon + log_mean_exp) + highest.squeeze(-1)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mpo_torchrl.functional.checks import require_same_shape, require_samples
+
 
 def nonparametric_weights(q_value: Tensor, temperature: Tensor | float) -> Tensor:
     r"""Weights of the improved, non-parametric policy over the sampled actions.
@@ -32,11 +34,45 @@ def nonparametric_weights(q_value: Tensor, temperature: Tensor | float) -> Tenso
         >>> nonparametric_weights(torch.tensor([[1.0, 3.0]]), temperature=2.0)
         tensor([[0.2689, 0.7311]])
     """
-    _require_samples(q_value)
+    require_samples("q_value", q_value)
     # The weights are targets of the M-step: nothing may learn by changing them.
     q_value = q_value.detach()
     temperature = temperature.detach() if isinstance(temperature, Tensor) else temperature
     return torch.softmax((q_value - q_value.amax(-1, keepdim=True)) / temperature, dim=-1)
+
+
+def categorical_improvement(q_value: Tensor, logits: Tensor, temperature: Tensor | float) -> Tensor:
+    r"""The improved policy over all actions of a discrete space, exactly.
+
+    .. math:: \log q(a) = \log \pi(a) + Q_a / \eta - \log \sum_b \pi(b)\, e^{Q_b / \eta}
+
+    From `Abdolmaleki et al. (2018) <https://arxiv.org/abs/1806.06920>`_, the E-step where
+    nothing has to be sampled.
+
+    Args:
+        q_value (Tensor): ``[*B, A]``, the value of each action, unit of return.
+        logits (Tensor): ``[*B, A]`` of the reference policy; ``-inf`` where an action is masked.
+        temperature (Tensor or float): ``[]`` or ``[1]``, positive, unit of return.
+
+    Returns:
+        Tensor: ``[*B, A]``, log-probabilities; carries no gradient.
+
+    Raises:
+        ValueError: if there is no action, or the shapes differ.
+
+    Examples:
+        >>> import torch
+        >>> from mpo_torchrl.functional import categorical_improvement
+        >>> categorical_improvement(torch.tensor([[1.0, 3.0]]), torch.zeros(1, 2), 2.0).exp()
+        tensor([[0.2689, 0.7311]])
+    """
+    require_samples("q_value", q_value)
+    require_same_shape(q_value=q_value, logits=logits)
+    # The improved policy is the target of the M-step: nothing may learn by changing it.
+    temperature = temperature.detach() if isinstance(temperature, Tensor) else temperature
+    q_value, logits = q_value.detach(), logits.detach()
+    scaled = (q_value - q_value.amax(-1, keepdim=True)) / temperature
+    return torch.log_softmax(scaled + torch.log_softmax(logits, -1), dim=-1)
 
 
 def nonparametric_kl(weight: Tensor) -> Tensor:
@@ -61,7 +97,7 @@ def nonparametric_kl(weight: Tensor) -> Tensor:
         >>> nonparametric_kl(torch.tensor([[1.0, 0.0]]))
         tensor([0.6931])
     """
-    _require_samples(weight)
+    require_samples("weight", weight)
     return (weight * torch.log(weight.shape[-1] * weight + 1e-8)).sum(-1)
 
 
@@ -85,7 +121,7 @@ def effective_sample_size(weight: Tensor) -> Tensor:
         >>> effective_sample_size(torch.tensor([[0.5, 0.5, 0.0]]))
         tensor([2.])
     """
-    _require_samples(weight)
+    require_samples("weight", weight)
     return weight.sum(-1).square() / weight.square().sum(-1)
 
 
@@ -113,11 +149,3 @@ def out_of_bounds_cost(action: Tensor, low: Tensor | float, high: Tensor | float
     """
     excess = action - torch.clamp(action, torch.as_tensor(low), torch.as_tensor(high))
     return -torch.linalg.vector_norm(excess, dim=-1)
-
-
-def _require_samples(tensor: Tensor) -> None:
-    if tensor.ndim == 0 or tensor.shape[-1] == 0:
-        raise ValueError(
-            "values and weights need at least one sampled action in their last dimension, "
-            f"[*B, N], got shape {tuple(tensor.shape)}."
-        )

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from mpo_torchrl.functional.checks import require_same_shape
+
 
 def decoupled_gaussian_kl(
     loc_ref: Tensor, scale_ref: Tensor, loc: Tensor, scale: Tensor
@@ -104,3 +106,62 @@ def decoupled_gaussian_nll(
     squares_stddev = (spread + mass * (center - loc_ref).square()) / scale.square()
     log_normalizer = mass * (scale_ref.log() + scale.log() + math.log(2 * math.pi))
     return (0.5 * (squares_mean + squares_stddev) + log_normalizer).sum(-1)
+
+
+def categorical_kl(logits_ref: Tensor, logits: Tensor) -> Tensor:
+    r"""How far a categorical policy has moved from its reference.
+
+    .. math:: \mathrm{KL} = \sum_a \pi_0(a) \big[\log \pi_0(a) - \log \pi(a)\big]
+
+    From `Abdolmaleki et al. (2018) <https://arxiv.org/abs/1806.06920>`_, the trust region of
+    the M-step.
+
+    Args:
+        logits_ref (Tensor): ``[*B, A]``, of the reference policy; ``-inf`` where masked.
+        logits (Tensor): ``[*B, A]``, of the online policy, masked as the reference is.
+
+    Returns:
+        Tensor: ``[*B]``, nats. The gradient reaches both policies.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Examples:
+        >>> import torch
+        >>> from mpo_torchrl.functional import categorical_kl
+        >>> categorical_kl(torch.tensor([[0.0, 1.0]]), torch.zeros(1, 2))
+        tensor([0.1109])
+    """
+    require_same_shape(logits_ref=logits_ref, logits=logits)
+    log_ref, log_prob = torch.log_softmax(logits_ref, -1), torch.log_softmax(logits, -1)
+    return _expected(log_ref.exp(), log_ref - log_prob)
+
+
+def categorical_nll(weight: Tensor, logits: Tensor) -> Tensor:
+    r"""Weighted negative log-likelihood of all actions: the cross entropy to fit.
+
+    .. math:: -\sum_a w_a \log \pi(a)
+
+    Args:
+        weight (Tensor): ``[*B, A]``, the improved policy, 0 where masked.
+        logits (Tensor): ``[*B, A]``, of the online policy; ``-inf`` where masked.
+
+    Returns:
+        Tensor: ``[*B]``, nats. The gradient reaches ``logits`` only.
+
+    Raises:
+        ValueError: if the shapes differ.
+
+    Examples:
+        >>> import torch
+        >>> from mpo_torchrl.functional import categorical_nll
+        >>> categorical_nll(torch.tensor([[0.5, 0.5]]), torch.zeros(1, 2))
+        tensor([0.6931])
+    """
+    require_same_shape(weight=weight, logits=logits)
+    return _expected(weight.detach(), -torch.log_softmax(logits, -1))
+
+
+def _expected(prob: Tensor, value: Tensor) -> Tensor:
+    """The mean of values under probabilities; what is impossible may be infinite."""
+    return (prob * value.masked_fill(prob == 0, 0.0)).sum(-1)

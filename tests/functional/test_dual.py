@@ -87,7 +87,7 @@ def test_penalty_teaches_the_policy_and_the_loss_the_multiplier(batch, per_dimen
 
 
 def test_no_samples_raises() -> None:
-    with pytest.raises(ValueError, match=r"N at least 1, got shape \(3, 0\)"):
+    with pytest.raises(ValueError, match=r"N at least 1, one entry an action, got shape \(3, 0\)"):
         temperature_loss(torch.zeros(3, 0), torch.tensor(1.0), 0.1)
 
 

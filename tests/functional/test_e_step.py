@@ -93,9 +93,9 @@ def test_cost_is_the_distance_to_the_box() -> None:
 
 @pytest.mark.parametrize("function", [nonparametric_kl, effective_sample_size])
 def test_no_samples_raises(function) -> None:
-    with pytest.raises(ValueError, match="at least one sampled action"):
+    with pytest.raises(ValueError, match="N at least 1, one entry an action"):
         function(torch.zeros(3, 0))
-    with pytest.raises(ValueError, match="at least one sampled action"):
+    with pytest.raises(ValueError, match="N at least 1, one entry an action"):
         nonparametric_weights(torch.zeros(()), 1.0)
 
 
