@@ -4,13 +4,13 @@
     python recipes/mpo.py --help
 
 Reads downwards: settings, environment, networks, loss, data, loop. What it leaves in its folder:
-settings.json, progress.csv, learning_curve.png, metrics.json and checkpoint.zip, from which
-``mpo_torchrl.MPOTrainer.load`` brings the agent back.
+settings.json, progress.csv, learning_curve.png, metrics.json, checkpoint.zip and best.zip, from
+which ``mpo_torchrl.MPOTrainer.load`` brings the agent back, and resume/: with the same ``run_dir``
+the same command continues a run that was stopped or killed, bit for bit as if it had not been.
 """
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,10 @@ from mpo_torchrl.trainer import (
     MeanPolicy,
     MPOConfig,
     NonFiniteError,
+    Progress,
+    RunStates,
     diagnose,
+    due,
     evaluate,
     final_metrics,
     finished_returns,
@@ -38,8 +41,9 @@ from mpo_torchrl.trainer import (
     make_training_env,
     progress_line,
     progress_row,
-    save_checkpoint,
+    save_learner,
     seed_everything,
+    state_sha256,
     stop_request,
     total_loss,
     transitions,
@@ -52,7 +56,8 @@ from mpo_torchrl.trainer.plot import draw_learning_curve
 def train(config: MPOConfig) -> dict[str, Any]:
     """One run, from the settings to the figures in ``metrics.json``."""
     # Settings
-    start = time.perf_counter()
+    progress = Progress()
+    progress.start_clock()
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     seed_everything(config.seed)
@@ -72,63 +77,78 @@ def train(config: MPOConfig) -> dict[str, Any]:
     collector = make_collector(env, actor, config)
     replay_buffer = make_replay_buffer(config)
 
-    # Files
+    # Files: what continues a run, and what is learned
     run_dir = make_run_dir(config)
-    checkpoint = run_dir / "checkpoint.zip"
     table = make_logger(config, run_dir)
+    learner = {"loss": loss, "optimizer": optimizer}
+    states = RunStates(
+        run_dir,
+        config,
+        progress,
+        **learner,
+        collector=collector,
+        replay_buffer=replay_buffer,
+        table=table,
+    )
+    state = states.restore()
     table.log_hparams(config.to_dict())
-    env_steps = updates = 0
-
-    def save() -> None:
-        counters = {"env_steps": env_steps, "updates": updates}
-        save_checkpoint(checkpoint, config, counters, loss=loss, optimizer=optimizer)
 
     # Loop
     losses = None
-    progress = tqdm(total=config.total_timesteps, unit="step", disable=not config.progress_bar)
+    batches = iter(collector)
+    finished = progress.env_steps >= config.total_timesteps
+    bar = tqdm(
+        total=config.total_timesteps,
+        initial=progress.env_steps,
+        unit="step",
+        disable=not config.progress_bar,
+    )
     try:
-        with progress, stop_request() as stop:
-            for batch in collector:
-                data = transitions(batch, loss.in_keys, env_steps, config.total_timesteps)
+        with bar, stop_request() as stop:
+            if state is not None:
+                tqdm.write(f"{progress.env_steps:9,} steps  continued from {state}")
+            while not finished:
+                batch = next(batches)
+                data = transitions(batch, loss.in_keys, progress.env_steps, config.total_timesteps)
                 replay_buffer.extend(data)
-                env_steps += data.numel()
+                progress.env_steps += data.numel()
 
-                if env_steps >= config.random_steps:
+                if progress.env_steps >= config.random_steps:
                     for _ in range(config.updates_per_batch):
                         losses = loss(replay_buffer.sample())
                         total_loss(losses).backward()
                         optimizer.step()
                         optimizer.zero_grad()
                         target_updater.step()
-                        updates += 1
+                        progress.updates += 1
                     collector.update_policy_weights_()
 
-                progress.update(data.numel())
+                bar.update(data.numel())
                 for episode_return in finished_returns(batch).tolist():
-                    progress.set_postfix(train_return=episode_return, refresh=False)
+                    bar.set_postfix(train_return=episode_return, refresh=False)
 
-                finished = stop.received or env_steps >= config.total_timesteps
-                if finished or env_steps % config.eval_every < data.numel():
-                    returns = evaluate(evaluation_env, policy)
-                    row = progress_row(returns, updates, time.perf_counter() - start, losses)
-                    table.log_metrics(row, step=env_steps)
-                    tqdm.write(progress_line(env_steps, row))
-                    save()
-                if finished:
-                    break
+                finished = stop.received or progress.env_steps >= config.total_timesteps
+                if finished or due(config.eval_every, progress.env_steps, data):
+                    best = progress.note(evaluate(evaluation_env, policy))
+                    row = progress_row(progress, losses)
+                    table.log_metrics(row, step=progress.env_steps)
+                    tqdm.write(progress_line(progress.env_steps, row))
+                    save_learner(run_dir, config, progress, learner, best)
+                if finished or due(config.checkpoint_every, progress.env_steps, data):
+                    states.save()
     except NonFiniteError as error:
         if is_finite(loss):  # what was learned before the bad number is kept
-            save()
-        raise NonFiniteError(f"{error} {last_good(checkpoint)}") from error
+            save_learner(run_dir, config, progress, learner)
+        raise NonFiniteError(f"{error} {last_good(run_dir)}") from error
 
     # Results
+    if progress.evaluated_at != progress.env_steps:  # a run that had come that far before
+        progress.note(evaluate(evaluation_env, policy))
     draw_learning_curve(run_dir / "learning_curve.png", table, f"MPO on {config.env}")
     metrics = final_metrics(
         config,
-        returns,
-        env_steps=env_steps,
-        updates=updates,
-        wall_seconds=time.perf_counter() - start,
+        progress,
+        state_sha256=state_sha256(**learner),
         diagnostics=diagnose(loss, replay_buffer.sample()),
     )
     write_metrics(run_dir / "metrics.json", metrics)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from mpo_torchrl.trainer.checkpoint import last_good, load_checkpoint, read_config, save_checkpoint
+from mpo_torchrl.trainer.checkpoint import (
+    last_good,
+    load_checkpoint,
+    read_config,
+    save_checkpoint,
+    save_learner,
+)
 from mpo_torchrl.trainer.collection import (
     NonFiniteError,
     NStepReturns,
@@ -12,7 +18,9 @@ from mpo_torchrl.trainer.collection import (
     transitions,
 )
 from mpo_torchrl.trainer.config import MPOConfig, SettingError
+from mpo_torchrl.trainer.digest import state_sha256
 from mpo_torchrl.trainer.environment import make_env, make_training_env
+from mpo_torchrl.trainer.episode import EpisodeMemory
 from mpo_torchrl.trainer.evaluation import evaluate, make_evaluation_env
 from mpo_torchrl.trainer.interrupt import stop_request
 from mpo_torchrl.trainer.learning import (
@@ -25,26 +33,33 @@ from mpo_torchrl.trainer.learning import (
 )
 from mpo_torchrl.trainer.loggers import make_logger
 from mpo_torchrl.trainer.policy import MeanPolicy
+from mpo_torchrl.trainer.progress import Progress
 from mpo_torchrl.trainer.results import (
+    due,
     final_metrics,
     make_run_dir,
     progress_line,
     progress_row,
     write_metrics,
 )
+from mpo_torchrl.trainer.resume import RunStates
 from mpo_torchrl.trainer.seeding import seed_everything
 from mpo_torchrl.trainer.table_logger import TableLogger
 from mpo_torchrl.trainer.trainer import MPOTrainer
 
 __all__ = [
+    "EpisodeMemory",
     "MPOConfig",
     "MPOTrainer",
     "MeanPolicy",
     "NStepReturns",
     "NonFiniteError",
+    "Progress",
+    "RunStates",
     "SettingError",
     "TableLogger",
     "diagnose",
+    "due",
     "evaluate",
     "final_metrics",
     "finished_returns",
@@ -65,7 +80,9 @@ __all__ = [
     "progress_row",
     "read_config",
     "save_checkpoint",
+    "save_learner",
     "seed_everything",
+    "state_sha256",
     "stop_request",
     "total_loss",
     "transitions",

@@ -1,8 +1,8 @@
-"""One file that brings a learner back: networks, targets, duals, optimizer, counters, settings.
+"""Checkpoints: of a learner in one small file, of a whole run in one that continues it.
 
-The file is a TorchRL checkpoint archive (:class:`torchrl.checkpoint.Checkpoint`). TorchRL's own
-reader of state dicts unpickles what the file asks it to; the one used here reads tensors and plain
-values only, so that loading never runs code from a file.
+Both are TorchRL checkpoints (:class:`torchrl.checkpoint.Checkpoint`). TorchRL's own readers of
+state dicts and replay buffers unpickle what the file asks them to; those used here read tensors and
+plain values only, so that loading never runs code from a file.
 """
 
 from __future__ import annotations
@@ -10,48 +10,23 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from torchrl.checkpoint import Checkpoint, CheckpointAdapter, CheckpointError
+from torchrl.checkpoint import Checkpoint, CheckpointError, CheckpointFormat
+from torchrl.collectors import Collector
+from torchrl.data import ReplayBuffer
 
+from mpo_torchrl.trainer.adapter import DamagedError, DimensionError, WeightsOnlyAdapter
+from mpo_torchrl.trainer.collector_state import CollectorAdapter
 from mpo_torchrl.trainer.config import MPOConfig
+from mpo_torchrl.trainer.progress import Progress
+from mpo_torchrl.trainer.replay_rows import ReplayRowsAdapter
 
-
-class DimensionError(ValueError):
-    """What the file holds does not fit the component."""
-
-
-class WeightsOnlyAdapter(CheckpointAdapter):
-    """Keeps a ``state_dict`` in one file that :func:`torch.load` reads with ``weights_only``."""
-
-    adapter_id = "mpo_torchrl.weights_only"
-    filename = "state.pt"
-
-    def save(
-        self, component: Any, path: Path, *, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> None:
-        """Write the component's state into the folder ``path``."""
-        path.mkdir(parents=True)
-        torch.save(component.state_dict(*args, **kwargs), path / self.filename)
-
-    def load(
-        self,
-        component: Any,
-        path: Path,
-        *,
-        map_location: Any,
-        tensor_load_kwargs: Mapping[str, Any],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-    ) -> None:
-        """Read the component's state from the folder ``path``; code in it is refused."""
-        del tensor_load_kwargs  # none of them may weaken weights_only
-        state = torch.load(path / self.filename, map_location=map_location, weights_only=True)
-        _check_shapes(state, component.state_dict())
-        component.load_state_dict(state, *args, **kwargs)
+CHECKPOINT, BEST = "checkpoint.zip", "best.zip"
+"""The learner as of the last evaluation, and of the best one."""
 
 
 def save_checkpoint(
@@ -63,17 +38,23 @@ def save_checkpoint(
         path (str or Path): the file.
         config (MPOConfig): settings that :func:`read_config` gives back.
         counters (mapping): e.g. ``env_steps`` and ``updates``.
-        **components: objects with ``state_dict`` and ``load_state_dict``, by name.
+        **components: a collector, a replay buffer, or any object with ``state_dict`` and
+            ``load_state_dict``, by name.
+
+    Raises:
+        CheckpointError: if it cannot be written; what was there before is untouched.
     """
     path = Path(path).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = {"config": config.to_dict(), "counters": dict(counters)}
     unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        _checkpoint(components).save(unfinished, metadata=metadata)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            make_checkpoint(components, "archive").save(
+                unfinished, metadata=metadata(config, counters)
+            )
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
     return path
 
 
@@ -91,18 +72,48 @@ def load_checkpoint(path: str | Path, **components: Any) -> dict[str, int]:
         CheckpointError: if the file is missing, damaged, no checkpoint, of other dimensions, or
             holds anything but tensors and plain values.
     """
-    metadata = _metadata(path)
+    counters = read_metadata(path)["counters"]
     try:
-        _checkpoint(components).load(path, map_location="cpu")
+        make_checkpoint(components).load(path, map_location="cpu")
     except CheckpointError as error:
         raise CheckpointError(f"checkpoint {str(path)!r} {_reason(error)}") from error
     except (zipfile.BadZipFile, OSError, EOFError, KeyError) as error:
         raise CheckpointError(f"checkpoint {str(path)!r} is damaged: {error}") from error
-    return metadata["counters"]
+    return counters
 
 
-def last_good(path: Path) -> str:
+def holds(path: str | Path, name: str) -> bool:
+    """Whether a checkpoint has a component of that name."""
+    return name in Checkpoint.manifest(path)["components"]
+
+
+def save_learner(
+    run_dir: str | Path,
+    config: MPOConfig,
+    progress: Progress,
+    learner: Mapping[str, Any],
+    best: bool = False,
+) -> None:
+    """Write ``checkpoint.zip`` into the run's folder; ``best.zip``, too, if it is the best so far.
+
+    Both are small files to share and to evaluate; what continues the run is elsewhere
+    (:class:`~mpo_torchrl.trainer.RunStates`).
+
+    Args:
+        run_dir (str or Path): the folder.
+        config (MPOConfig): the run's settings.
+        progress (Progress): the run's counters.
+        learner (mapping): the components by name, each with ``state_dict`` and
+            ``load_state_dict``: ``loss``, ``optimizer``, and what else the policy needs.
+        best (bool): whether it is the best so far.
+    """
+    for name in (CHECKPOINT, *([BEST] if best else [])):
+        save_checkpoint(Path(run_dir) / name, config, progress.counters, **learner)
+
+
+def last_good(run_dir: str | Path) -> str:
     """Where the last good state is, in one sentence, for the error that stops a run."""
+    path = Path(run_dir) / CHECKPOINT
     return f"The last good state is in {path}." if path.is_file() else "No state was saved."
 
 
@@ -113,26 +124,44 @@ def read_config(path: str | Path) -> MPOConfig:
         CheckpointError: if the file is missing, damaged or no checkpoint of this library.
     """
     try:
-        return MPOConfig.from_mapping(_metadata(path)["config"])
+        return MPOConfig.from_mapping(read_metadata(path)["config"])
     except ValueError as error:
         raise CheckpointError(
             f"checkpoint {str(path)!r} has settings of another version: {error}"
         ) from error
 
 
-def _checkpoint(components: Mapping[str, Any]) -> Checkpoint:
-    checkpoint = Checkpoint(format="archive")
+def make_checkpoint(
+    components: Mapping[str, Any],
+    format: CheckpointFormat = "directory",
+    replay_rows: ReplayRowsAdapter | None = None,
+) -> Checkpoint:
+    """TorchRL's checkpoint of the components, each with the adapter that suits it."""
+    checkpoint = Checkpoint(format=format)
+    checkpoint.register_adapter(object, WeightsOnlyAdapter())  # asked last
+    checkpoint.register_adapter(Collector, CollectorAdapter())
+    checkpoint.register_adapter(ReplayBuffer, replay_rows or ReplayRowsAdapter())
     for name, component in components.items():
-        checkpoint.register(name, component, adapter=WeightsOnlyAdapter())
+        checkpoint.register(name, component)
     return checkpoint
 
 
-def _metadata(path: str | Path) -> dict[str, Any]:
+def metadata(config: MPOConfig, counters: Mapping[str, int]) -> dict[str, Any]:
+    """What a checkpoint's manifest says of the run."""
+    return {"config": config.to_dict(), "counters": dict(counters)}
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """What :func:`metadata` gave to the file.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged or no checkpoint of this library.
+    """
     file = Path(path).expanduser()
     if not file.exists():
         raise CheckpointError(f"checkpoint {str(path)!r} does not exist.")
     try:
-        metadata = Checkpoint.manifest(file)["metadata"]
+        found = Checkpoint.manifest(file)["metadata"]
     except (
         CheckpointError,
         zipfile.BadZipFile,
@@ -144,22 +173,21 @@ def _metadata(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(
             f"checkpoint {str(path)!r} is damaged or no checkpoint at all."
         ) from error
-    if not {"config", "counters"} <= metadata.keys():
+    if not {"config", "counters"} <= found.keys():
         raise CheckpointError(f"checkpoint {str(path)!r} is not one of mpo_torchrl.")
-    return metadata
+    return found
 
 
-def _check_shapes(state: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """Compare before anything is overwritten: a half-loaded network is worse than none."""
-    for name, value in own.items():
-        if not isinstance(value, torch.Tensor):
-            continue
-        if not isinstance(state.get(name), torch.Tensor):
-            raise DimensionError(f"it lacks {name!r}")
-        if state[name].shape != value.shape:
-            raise DimensionError(
-                f"{name!r} is {list(state[name].shape)} in the file, {list(value.shape)} here"
-            )
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """One sentence for a full disk or a folder that may not be written to."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # torch says RuntimeError when a disk is full
+        if isinstance(error, CheckpointError):
+            raise
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise CheckpointError(f"checkpoint {str(path)!r} cannot be written: {reason}.") from error
 
 
 def _reason(error: CheckpointError) -> str:
@@ -169,4 +197,6 @@ def _reason(error: CheckpointError) -> str:
         return "holds something other than tensors and plain values; it was not loaded."
     if isinstance(cause, DimensionError):
         return f"is of other dimensions or another network: {cause}."
+    if isinstance(cause, (DamagedError, FileNotFoundError, zipfile.BadZipFile)):
+        return f"is damaged: {str(cause).splitlines()[0]}."
     return f"cannot be loaded: {str(cause or error).splitlines()[0]}"

@@ -132,10 +132,21 @@ class MPOConfig:
     init_alpha_stddev: float = setting(1.0, "multiplier of the stddev's KL at the start", above=0)
     # Evaluation
     eval_every: int = setting(
-        2000, "environment steps between two evaluations and checkpoints", at_least=1
+        2000, "environment steps between two evaluations, each with checkpoint.zip", at_least=1
     )
     eval_episodes: int = setting(
         10, "episodes of one evaluation, played with the mean action", at_least=1
+    )
+
+    # Going on after a stop
+    checkpoint_every: int = setting(
+        10_000, "environment steps between two states to resume from", at_least=1
+    )
+    keep_checkpoints: int = setting(2, "newest states to resume from that are kept", at_least=1)
+    resume: str = setting(
+        "auto",
+        "auto continues the run in run_dir if there is one; must insists; never starts afresh",
+        choices=("auto", "must", "never"),
     )
 
     def __post_init__(self) -> None:

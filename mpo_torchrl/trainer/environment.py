@@ -19,6 +19,7 @@ from torchrl.envs import (
 )
 
 from mpo_torchrl.trainer.config import MPOConfig, SettingError
+from mpo_torchrl.trainer.episode import EpisodeMemory
 
 
 class ClipAction(Transform):
@@ -84,7 +85,8 @@ def make_env(name: str, *, num_envs: int = 1, render: bool = False) -> EnvBase:
 def _gym_env(name: str, render: bool) -> EnvBase:
     try:
         # TorchRL's GymEnv would pass on a frameskip that is Atari's, which own classes refuse.
-        return GymWrapper(gymnasium.make(name, render_mode="rgb_array" if render else None))
+        env = gymnasium.make(name, render_mode="rgb_array" if render else None)
+        return TransformedEnv(GymWrapper(env), EpisodeMemory())
     except gymnasium.error.DependencyNotInstalled as error:
         remedy = "; pip install 'mpo_torchrl[recipes]'" if "mujoco" in str(error).lower() else ""
         raise SettingError(f"env {name!r} needs a missing package: {error}{remedy}") from error

@@ -9,6 +9,7 @@ from torchrl.trainers import OptimizationStepper
 
 from mpo_torchrl.trainer.collection import transitions
 from mpo_torchrl.trainer.learning import total_loss
+from mpo_torchrl.trainer.results import due
 
 if TYPE_CHECKING:
     from mpo_torchrl.trainer.trainer import MPOTrainer
@@ -54,7 +55,7 @@ class KeepTransitions:
 
 
 class Evaluate:
-    """Every ``eval_every`` steps and at the end: an evaluation, and a row in the log."""
+    """Every ``every`` steps and at the end: an evaluation, and a row in the log."""
 
     def __init__(self, trainer: MPOTrainer, every: int) -> None:
         self.trainer = trainer
@@ -62,9 +63,24 @@ class Evaluate:
 
     def __call__(self, batch: TensorDictBase) -> dict[str, Any] | None:
         """Evaluate if it is due; the mean return shows in the progress bar."""
-        env_steps = self.trainer.collected_frames
-        finished = env_steps >= self.trainer.total_frames
-        if not (finished or env_steps % self.every < batch.numel()):
+        trainer = self.trainer
+        if not (trainer.finished or due(self.every, trainer.collected_frames, batch)):
             return None
-        row = self.trainer.evaluate()
+        row = trainer.evaluate()
         return {"log_pbar": True, "eval_return_mean": row["eval_return_mean"]}
+
+
+class SaveState:
+    """Every ``every`` steps and at the end: the state from which the run continues."""
+
+    def __init__(self, trainer: MPOTrainer, every: int) -> None:
+        self.trainer = trainer
+        self.every = every
+
+    def __call__(self, batch: TensorDictBase) -> None:
+        """Save if it is due and the run has a folder."""
+        trainer = self.trainer
+        if trainer.states is None:
+            return
+        if trainer.finished or due(self.every, trainer.collected_frames, batch):
+            trainer.states.save()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -23,8 +24,14 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Turn Ctrl-C and SIGTERM into a :class:`StopRequest` for the loop inside to read."""
+    """Turn Ctrl-C and SIGTERM into a :class:`StopRequest` for the loop inside to read.
+
+    Python lets the main thread alone handle signals; in another one the request never comes.
+    """
     request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
     previous = {
         signum: signal.signal(signum, request) for signum in (signal.SIGINT, signal.SIGTERM)
     }

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from tensordict import TensorDictBase
-from torch import Tensor
 
 from mpo_torchrl.trainer.config import MPOConfig
+from mpo_torchrl.trainer.progress import Progress
 
 
 def make_run_dir(config: MPOConfig) -> Path:
@@ -24,20 +25,22 @@ def make_run_dir(config: MPOConfig) -> Path:
     return folder
 
 
-def progress_row(
-    returns: Tensor, updates: int, wall_seconds: float, losses: TensorDictBase | None
-) -> dict[str, float]:
+def due(every: int, env_steps: int, batch: TensorDictBase) -> bool:
+    """Whether a multiple of ``every`` was reached with the last batch of environment steps."""
+    return env_steps % every < batch.numel()
+
+
+def progress_row(progress: Progress, losses: TensorDictBase | None) -> dict[str, float]:
     """One row of the learning curve: an evaluation and what the last update reported.
 
     Args:
-        returns (Tensor): ``[K]``, of the evaluation.
-        updates (int): optimizer steps so far.
-        wall_seconds (float): duration so far.
+        progress (Progress): counters, time and the returns of the evaluation.
         losses (TensorDictBase, optional): output of the loss, if there was an update already.
     """
+    returns = torch.tensor(progress.returns)
     return {
-        "updates": updates,
-        "wall_seconds": round(wall_seconds, 3),
+        "updates": progress.updates,
+        "wall_seconds": round(progress.wall_seconds, 3),
         "eval_return_mean": returns.mean().item(),
         "eval_return_stddev": returns.std(correction=0).item(),
         **({} if losses is None else {key: value.item() for key, value in losses.items()}),
@@ -54,35 +57,29 @@ def progress_line(env_steps: int, row: Mapping[str, float]) -> str:
 
 
 def final_metrics(
-    config: MPOConfig,
-    returns: Tensor,
-    *,
-    env_steps: int,
-    updates: int,
-    wall_seconds: float,
-    diagnostics: Mapping[str, Any],
+    config: MPOConfig, progress: Progress, *, state_sha256: str, diagnostics: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The figures of a finished run, ready for JSON.
 
     Args:
         config (MPOConfig): the run's settings.
-        returns (Tensor): ``[K]``, of the last evaluation.
-        env_steps (int): environment steps taken.
-        updates (int): optimizer steps taken.
-        wall_seconds (float): duration of the run.
+        progress (Progress): counters, time and the returns of the last evaluation.
+        state_sha256 (str): digest of networks, targets, duals and optimizer.
         diagnostics (mapping): what the loss said of a batch after the last update.
     """
+    returns = torch.tensor(progress.returns)
     mean = returns.mean().item()
     return {
         "env": config.env,
         "seed": config.seed,
-        "env_steps": env_steps,
-        "updates": updates,
-        "wall_seconds": round(wall_seconds, 3),
+        "env_steps": progress.env_steps,
+        "updates": progress.updates,
+        "wall_seconds": round(progress.wall_seconds, 3),
         "mean_reward": mean,
         "eval_return_mean": mean,
         "eval_return_stddev": returns.std(correction=0).item(),
         "eval_episodes": returns.numel(),
+        "state_sha256": state_sha256,
         **{name: float(value) for name, value in diagnostics.items()},
     }
 

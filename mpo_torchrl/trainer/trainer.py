@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from tensordict import TensorDictBase
+from torchrl.checkpoint import GlobalRNGState
 from torchrl.collectors import BaseCollector
 from torchrl.data import ReplayBuffer
 from torchrl.envs import EnvBase
@@ -22,12 +24,21 @@ from torchrl.trainers import (
 )
 
 from mpo_torchrl.loss import MPOLoss
-from mpo_torchrl.trainer.checkpoint import last_good, load_checkpoint, read_config, save_checkpoint
+from mpo_torchrl.trainer.checkpoint import (
+    holds,
+    last_good,
+    load_checkpoint,
+    read_config,
+    save_checkpoint,
+    save_learner,
+)
 from mpo_torchrl.trainer.collection import NonFiniteError, make_collector, make_replay_buffer
 from mpo_torchrl.trainer.config import MPOConfig
+from mpo_torchrl.trainer.digest import state_sha256
 from mpo_torchrl.trainer.environment import make_training_env
 from mpo_torchrl.trainer.evaluation import evaluate, make_evaluation_env
-from mpo_torchrl.trainer.hooks import Evaluate, KeepTransitions, UpdateStepper
+from mpo_torchrl.trainer.hooks import Evaluate, KeepTransitions, SaveState, UpdateStepper
+from mpo_torchrl.trainer.interrupt import StopRequest, stop_request
 from mpo_torchrl.trainer.learning import (
     diagnose,
     is_finite,
@@ -37,8 +48,10 @@ from mpo_torchrl.trainer.learning import (
 )
 from mpo_torchrl.trainer.loggers import make_logger
 from mpo_torchrl.trainer.policy import MeanPolicy
+from mpo_torchrl.trainer.progress import Progress
 from mpo_torchrl.trainer.results import final_metrics, progress_row, write_metrics
-from mpo_torchrl.trainer.seeding import seed_everything
+from mpo_torchrl.trainer.resume import RunStates
+from mpo_torchrl.trainer.seeding import keep_random_state, seed_everything
 from mpo_torchrl.trainer.table_logger import TableLogger
 
 
@@ -46,8 +59,9 @@ class MPOTrainer(Trainer):
     """Collects, learns and evaluates; :meth:`from_env` builds every part from settings.
 
     The same settings and seed give the same parameters, bit for bit, as ``recipes/mpo.py``. With
-    ``run_dir`` set, the folder receives ``settings.json``, ``progress.csv``, ``checkpoint.zip`` and
-    ``metrics.json``; without it nothing is written.
+    ``run_dir`` set, the folder receives ``settings.json``, ``progress.csv``, ``checkpoint.zip``,
+    ``best.zip`` and ``metrics.json``, and the states from which a trainer with the same settings
+    continues the run; without it nothing is written.
 
     Keyword Args:
         collector (BaseCollector): the source of transitions.
@@ -107,15 +121,21 @@ class MPOTrainer(Trainer):
         # TorchRL keeps these on the class: two trainers would share them.
         self.collected_frames = self._optim_count = self._last_save = 0
         self._last_log: dict[str, int] = {}
-        self._seconds, self._start = 0.0, time.perf_counter()
-        self._evaluated_at: int | None = None
-        self.returns = torch.empty(0)  # of the last evaluation
+        self.progress = Progress()
+        self.stop = StopRequest()
+        self.finished = False
+        self.states: RunStates | None = None
+        if config.run_dir:
+            run_dir = Path(config.run_dir).expanduser()
+            self.states = RunStates(run_dir, config, self.progress, **self.components)
 
         self.register_op("batch_process", KeepTransitions(self))
         self.register_op("process_optim_batch", ReplayBufferTrainer(replay_buffer).sample)
         self.register_op("post_optim", TargetNetUpdaterHook(target_net_updater))
         self.register_op("post_steps", lambda: self.collector.update_policy_weights_())
+        self.register_op("post_steps", self._count)
         self.register_op("post_steps_log", Evaluate(self, config.eval_every))
+        self.register_op("post_steps_log", SaveState(self, config.checkpoint_every))
 
     @classmethod
     def from_env(cls, env: str, **settings: Any) -> MPOTrainer:
@@ -128,7 +148,21 @@ class MPOTrainer(Trainer):
 
     @classmethod
     def from_config(cls, config: MPOConfig, logger: Logger | None = None) -> MPOTrainer:
-        """A trainer with every part made from settings, in the order of ``recipes/mpo.py``."""
+        """A trainer with every part made from settings, in the order of ``recipes/mpo.py``.
+
+        A run that is already in ``run_dir`` is continued, as the setting ``resume`` says.
+
+        Raises:
+            SettingError: if that run has other settings, or there is none and ``resume=must``.
+            CheckpointError: if there are states of that run and none can be loaded.
+        """
+        trainer = cls._from_config(config, logger)
+        if trainer.states is not None and trainer.states.restore() is not None:
+            trainer._take_over_counters()
+        return trainer
+
+    @classmethod
+    def _from_config(cls, config: MPOConfig, logger: Logger | None = None) -> MPOTrainer:
         if config.num_threads:
             torch.set_num_threads(config.num_threads)
         seed_everything(config.seed)
@@ -164,8 +198,28 @@ class MPOTrainer(Trainer):
         """Optimizer steps so far."""
         return self._optim_count
 
+    @property
+    def learner(self) -> dict[str, Any]:
+        """What is learned: the components of ``checkpoint.zip``, by name."""
+        return {"loss": self.loss_module, "optimizer": self.optimizer}
+
+    @property
+    def components(self) -> dict[str, Any]:
+        """Everything that changes as training goes on, by name, but for counters and randomness."""
+        components = {
+            **self.learner,
+            "collector": self.collector,
+            "replay_buffer": self.replay_buffer,
+        }
+        if self.logger is not None:
+            components["table"] = self.logger
+        return components
+
     def train(self, total_timesteps: int | None = None) -> dict[str, Any]:
         """Train until ``total_timesteps`` steps were taken in all; may be called again for more.
+
+        Ctrl-C ends it early, at a clean point: after an evaluation, and with everything saved if
+        there is a ``run_dir``.
 
         Args:
             total_timesteps (int, optional): environment steps since the very first one, those
@@ -179,21 +233,24 @@ class MPOTrainer(Trainer):
             SettingError: if no update could happen in that many steps.
             NonFiniteError: on a NaN or an infinity; what was learned before is saved if there is
                 a ``run_dir``.
+            CheckpointError: if the ``run_dir`` cannot be written to; what was saved before is
+                untouched.
         """
         if total_timesteps is not None:
             self.config = dataclasses.replace(self.config, total_timesteps=total_timesteps)
             self.total_frames = total_timesteps
-        self._start = time.perf_counter() - self._seconds
         if isinstance(self.logger, TableLogger):
             self.logger.log_hparams(self.config.to_dict())
+        self.progress.start_clock()
         try:
             if self.collected_frames < self.total_frames:
-                self._reopen_collector()
-                super().train()
+                with stop_request() as self.stop, _kept_open(self.collector):
+                    super().train()
         except NonFiniteError as error:
             raise self._save_last_good(error) from None
         finally:
-            self._seconds = time.perf_counter() - self._start
+            self.progress.stop_clock()
+            self._stop_training = False
         return self._finish()
 
     def optim_steps(self, batch: TensorDictBase) -> None:
@@ -204,59 +261,93 @@ class MPOTrainer(Trainer):
 
     def evaluate(self) -> dict[str, float]:
         """Play ``eval_episodes`` episodes with the mean action; log and save if asked to."""
-        self.returns = evaluate(self.evaluation_env, self.policy)
-        self._evaluated_at = self.collected_frames
-        seconds = time.perf_counter() - self._start
-        row = progress_row(self.returns, self.updates, seconds, self.stepper.losses)
+        best = self.progress.note(evaluate(self.evaluation_env, self.policy))
+        row = progress_row(self.progress, self.stepper.losses)
         if self.logger is not None:
             self.logger.log_metrics(row, step=self.collected_frames)
         if self.config.run_dir:
-            self.save(Path(self.config.run_dir) / "checkpoint.zip")
+            save_learner(self.config.run_dir, self.config, self.progress, self.learner, best)
         return row
 
-    def save(self, path: str | Path) -> Path:
-        """Write networks, targets, duals, optimizer, counters and settings into one file."""
-        counters = {"env_steps": self.collected_frames, "updates": self.updates}
-        return save_checkpoint(
-            path, self.config, counters, loss=self.loss_module, optimizer=self.optimizer
-        )
+    def save(self, path: str | Path, *, learner_only: bool = False) -> Path:
+        """Write the trainer into one file, from which :meth:`load` goes on bit for bit.
+
+        Args:
+            path (str or Path): the file.
+
+        Keyword Args:
+            learner_only (bool): leave out replay buffer, environment and random states. The file
+                is small, enough to evaluate and share the policy. ``False`` by default.
+        """
+        components = self.learner
+        if not learner_only:
+            components = {**self.components, **self._counters_and_randomness}
+            components.pop("table", None)  # it belongs to the folder of this run
+        return save_checkpoint(path, self.config, self.progress.counters, **components)
 
     @classmethod
     def load(cls, path: str | Path) -> MPOTrainer:
         """A trainer as it was saved; code in the file is never run.
 
-        The replay buffer is not in the file: when training goes on, the policy fills it with
-        ``learning_starts`` steps before the next update.
+        It writes nothing: a run in a folder is continued by :meth:`from_config` with that
+        ``run_dir``. Where the file holds the learner only, the policy fills the replay buffer
+        with ``learning_starts`` steps before the next update.
 
         Raises:
             CheckpointError: if the file is missing, damaged, of other dimensions or no checkpoint.
         """
-        trainer = cls.from_config(read_config(path))
-        counters = load_checkpoint(path, loss=trainer.loss_module, optimizer=trainer.optimizer)
-        trainer.collected_frames, trainer._optim_count = counters["env_steps"], counters["updates"]
-        trainer.collector.shutdown()  # the next one starts with the policy, not at random
+        trainer = cls._from_config(dataclasses.replace(read_config(path), run_dir=""))
+        if holds(path, "replay_buffer"):
+            load_checkpoint(path, **trainer.components)
+            load_checkpoint(path, **trainer._counters_and_randomness)
+        else:
+            counters = load_checkpoint(path, **trainer.learner)
+            trainer.progress.load_state_dict(counters)
+            trainer._collect_with_policy()
+        trainer._take_over_counters()
         return trainer
 
-    def _reopen_collector(self) -> None:
-        """TorchRL closes the collector after each training."""
-        if self.collector.closed:
-            env = make_training_env(self.config)
-            env.set_seed(self.config.seed + self.collected_frames)  # not the first episodes again
-            config = dataclasses.replace(self.config, learning_starts=0)
-            self.collector = make_collector(env, self.loss_module.actor_network, config)
+    def close(self) -> None:
+        """Close the environments; the policy can still be used and saved."""
+        self.collector.shutdown()
+        if "evaluation_env" in self.__dict__:
+            self.evaluation_env.close()
+
+    @property
+    def _counters_and_randomness(self) -> dict[str, Any]:
+        return {"progress": self.progress, "random_state": GlobalRNGState()}
+
+    def _count(self) -> None:
+        """Hand over TorchRL's counters, and decide once for all hooks whether this is the end."""
+        self.progress.env_steps, self.progress.updates = self.collected_frames, self.updates
+        self.finished = self.stop.received or self.collected_frames >= self.total_frames
+        if self.stop.received:
+            self.request_stop("interrupted")
+
+    def _take_over_counters(self) -> None:
+        self.collected_frames, self._optim_count = self.progress.env_steps, self.progress.updates
+
+    def _collect_with_policy(self) -> None:
+        """Begin to collect without random actions, and not with the first episodes again."""
+        self.collector.shutdown()
+        env = make_training_env(self.config)
+        env.set_seed(self.config.seed + self.progress.env_steps)
+        config = dataclasses.replace(self.config, learning_starts=0)
+        self.collector = make_collector(env, self.loss_module.actor_network, config)
 
     def _finish(self) -> dict[str, Any]:
         """A last evaluation unless there was one; the figures of the run, written if asked to."""
-        if self._evaluated_at != self.collected_frames:
+        if self.progress.evaluated_at != self.collected_frames:
             self.evaluate()
-        full = len(self.replay_buffer) > 0
+        diagnostics: dict[str, float] = {}
+        if len(self.replay_buffer):
+            with keep_random_state():  # training may go on
+                diagnostics = diagnose(self.loss_module, self.replay_buffer.sample())
         metrics = final_metrics(
             self.config,
-            self.returns,
-            env_steps=self.collected_frames,
-            updates=self.updates,
-            wall_seconds=self._seconds,
-            diagnostics=diagnose(self.loss_module, self.replay_buffer.sample()) if full else {},
+            self.progress,
+            state_sha256=state_sha256(**self.learner),
+            diagnostics=diagnostics,
         )
         if self.config.run_dir:
             write_metrics(Path(self.config.run_dir) / "metrics.json", metrics)
@@ -266,7 +357,16 @@ class MPOTrainer(Trainer):
         """Keep what was learned before the bad number; the error says where."""
         if not self.config.run_dir:
             return error
-        checkpoint = Path(self.config.run_dir) / "checkpoint.zip"
         if is_finite(self.loss_module):
-            self.save(checkpoint)
-        return NonFiniteError(f"{error} {last_good(checkpoint)}")
+            save_learner(self.config.run_dir, self.config, self.progress, self.learner)
+        return NonFiniteError(f"{error} {last_good(self.config.run_dir)}")
+
+
+@contextmanager
+def _kept_open(collector: BaseCollector) -> Iterator[None]:
+    """TorchRL shuts the collector down after each training; here another may follow."""
+    collector.shutdown = lambda: None
+    try:
+        yield
+    finally:
+        del collector.shutdown  # the method of the class again

@@ -62,6 +62,8 @@ def test_the_folder_holds_curve_table_metrics_and_checkpoint_and_nothing_is_besi
         "learning_curve.png",
         "metrics.json",
         "checkpoint.zip",
+        "best.zip",
+        "resume",
     }
 
 

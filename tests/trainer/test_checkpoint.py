@@ -33,7 +33,7 @@ def trainer():
 
 @pytest.fixture
 def saved(trainer, tmp_path):
-    return trainer.save(tmp_path / "checkpoint.zip")
+    return trainer.save(tmp_path / "checkpoint.zip", learner_only=True)
 
 
 def replace_member(path, ending, content):
@@ -78,12 +78,21 @@ def test_a_loaded_policy_acts_as_before(trainer, saved):
     assert torch.equal(trainer.policy(observation), MPOTrainer.load(saved).policy(observation))
 
 
-def test_a_loaded_trainer_goes_on_with_its_policy_and_updates_once_the_buffer_is_filled(saved):
-    loaded = MPOTrainer.load(saved)
+def test_a_loaded_learner_goes_on_with_its_policy_and_updates_once_the_buffer_is_filled(
+    trainer, tmp_path
+):
+    loaded = MPOTrainer.load(trainer.save(tmp_path / "learner.zip", learner_only=True))
     metrics = loaded.train(total_timesteps=120)
     assert metrics["env_steps"] == 120
     assert metrics["updates"] == 30 + 30  # 40 of the 60 steps fill the buffer
     assert loaded.collector.init_random_frames == 0
+
+
+def test_a_learner_alone_is_a_small_file(trainer, saved, tmp_path):
+    whole = trainer.save(tmp_path / "whole" / "trainer.zip")
+    names = {name.split("/")[1] for name in zipfile.ZipFile(saved).namelist() if "/" in name}
+    assert names == {"0000-loss", "0001-optimizer"}
+    assert saved.stat().st_size < whole.stat().st_size
 
 
 def test_saving_again_replaces_the_file_and_leaves_nothing_else(trainer, saved):
@@ -98,7 +107,7 @@ def test_a_failing_save_leaves_the_old_checkpoint(trainer, saved, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("torch.save", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(CheckpointError, match="checkpoint.zip' cannot be written: No space left"):
         trainer.save(saved)
     assert saved.read_bytes() == before
     assert [path.name for path in saved.parent.iterdir()] == ["checkpoint.zip"]

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from mpo_torchrl.trainer import TableLogger, final_metrics, make_run_dir, write_metrics
+from mpo_torchrl.trainer import Progress, TableLogger, final_metrics, make_run_dir, write_metrics
 from mpo_torchrl.trainer.plot import draw_learning_curve
 from mpo_torchrl.trainer.results import progress_line
 from tests.trainer.small import small_config
@@ -24,14 +24,9 @@ def test_a_named_run_gets_its_folder_with_parents(tmp_path):
 
 
 def test_mean_reward_is_the_mean_of_the_evaluation():
-    metrics = final_metrics(
-        small_config(),
-        torch.tensor([1.0, 3.0]),
-        env_steps=60,
-        updates=20,
-        wall_seconds=1.0,
-        diagnostics={},
-    )
+    progress = Progress()
+    progress.note(torch.tensor([1.0, 3.0]))
+    metrics = final_metrics(small_config(), progress, state_sha256="", diagnostics={})
     assert metrics["mean_reward"] == metrics["eval_return_mean"] == 2.0
     assert metrics["eval_return_stddev"] == 1.0
 

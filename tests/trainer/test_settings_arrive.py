@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 
-from mpo_torchrl.trainer import MPOConfig, MPOTrainer
+from mpo_torchrl.trainer import MPOConfig, MPOTrainer, Progress, RunStates
 from tests.trainer.small import SETTINGS, small_config
 
 
@@ -42,6 +43,10 @@ def bound(name):
 def also_logs_to(trainer):
     trainer.logger.log_hparams({})
     return type(trainer.logger.further).__name__
+
+
+def states(trainer):
+    return RunStates(Path("here"), trainer.config, Progress())
 
 
 # setting: (a value off its default, where it acts, what is seen there)
@@ -82,6 +87,9 @@ CASES = {
     "init_alpha_mean": (3.0, starting_value("alpha_mean"), 3.0),
     "init_alpha_stddev": (4.0, starting_value("alpha_stddev"), 4.0),
     "eval_every": (20, lambda t: t._post_steps_log_ops[0][0].__wrapped__.every, 20),
+    "checkpoint_every": (20, lambda t: t._post_steps_log_ops[1][0].__wrapped__.every, 20),
+    "keep_checkpoints": (5, lambda t: states(t).rotation.keep_last, 5),
+    "resume": ("never", lambda t: states(t).config.resume, "never"),
     "eval_episodes": (2, lambda t: t.evaluation_env.batch_size[0], 2),
 }  # fmt: skip
 
