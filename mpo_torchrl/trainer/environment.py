@@ -74,7 +74,7 @@ def make_env(name: str, *, num_envs: int = 1, render: bool = False) -> EnvBase:
     if num_envs > 1:
         base.close()
         base = SerialEnv(num_envs, partial(_gym_env, name, render))
-    env = TransformedEnv(base, Compose(RewardSum()))
+    env = TransformedEnv(base, Compose(RewardSum()), auto_unwrap=True)
     env.append_transform(ClipAction(action_spec.space.low, action_spec.space.high))
     dtypes = {spec.dtype for spec in env.specs.values(include_nested=True, leaves_only=True)}
     if torch.float64 in dtypes:

@@ -28,7 +28,7 @@ def test_twenty_kills_at_random_moments_leave_no_trace(uninterrupted, tmp_path):
         time.sleep(moments.uniform(0.2, 0.8))
         process.kill()
         process.join()
-        print(process.exitcode, sorted(p.name for p in (tmp_path / "resume").glob("*")))
+
     assert killed.run(config) == 0
     assert killed.outcome(tmp_path) == uninterrupted
 
