@@ -95,12 +95,18 @@ def optimal_temperature(
     q_value = q_value.detach()
     q_value = q_value.to(torch.promote_types(q_value.dtype, torch.float32))
     below = q_value - q_value.amax(-1, keepdim=True)
-    counts = torch.ones_like(below[..., 0]) if mask is None else mask.to(below.dtype)
-    share = counts / counts.sum().clamp(min=1)
+    share = torch.ones_like(below[..., 0])
+    if mask is not None:
+        below = torch.where(mask.unsqueeze(-1), below, torch.zeros_like(below))
+        share = mask.to(below.dtype)
+    share = share / share.sum().clamp(min=1)
+    # In units of the widest span, whose square would overflow for very large values.
+    unit = -below.min().clamp(max=-torch.finfo(below.dtype).tiny)
+    below = below / unit
 
     def spent(log_temperature: Tensor) -> tuple[Tensor, Tensor]:
         """KL of the weights, and minus its slope in the log of the temperature."""
-        scaled = below * torch.exp(-log_temperature)
+        scaled = torch.clamp(below * torch.exp(-log_temperature), min=_FAR_BELOW)
         log_weight = torch.log_softmax(scaled, -1)
         weight = log_weight.exp()
         kl = (weight * (log_weight + math.log(below.shape[-1]))).sum(-1)
@@ -108,10 +114,10 @@ def optimal_temperature(
         slope = (weight * (scaled - mean).square()).sum(-1)
         return (share * kl).sum(), (share * slope).sum()
 
-    span = (share * below.amin(-1).square()).sum().sqrt()
     epsilon = torch.as_tensor(epsilon, dtype=below.dtype, device=below.device)
-    high = torch.log((span / (8 * epsilon).sqrt()).clamp(min=_LEAST_TEMPERATURE))
-    low = torch.full_like(high, math.log(_LEAST_TEMPERATURE))
+    span = (share * below.amin(-1).square()).sum().sqrt()
+    low = torch.log(_LEAST_TEMPERATURE / unit)
+    high = torch.maximum(low, torch.log(span / (8 * epsilon).sqrt()))
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         greedy = spent(middle)[0] > epsilon
@@ -122,7 +128,7 @@ def optimal_temperature(
         kl, slope = spent(log_temperature)
         step = kl * torch.log(kl.clamp(min=tiny) / epsilon) / slope.clamp(min=tiny)
         log_temperature = torch.minimum(torch.maximum(log_temperature + step, low), high)
-    return log_temperature.exp()
+    return log_temperature.exp() * unit
 
 
 def categorical_temperature_loss(
