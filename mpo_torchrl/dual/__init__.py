@@ -6,9 +6,10 @@ temperature of the E-step and the KL multipliers of the M-step.
 
 from __future__ import annotations
 
+from mpo_torchrl.dual.exact import ExactTemperature
 from mpo_torchrl.dual.kl import KLMultiplier
 from mpo_torchrl.dual.multiplier import LagrangeMultiplier
 from mpo_torchrl.dual.penalty import ActionPenalty
 from mpo_torchrl.dual.temperature import Temperature
 
-__all__ = ["ActionPenalty", "KLMultiplier", "LagrangeMultiplier", "Temperature"]
+__all__ = ["ActionPenalty", "ExactTemperature", "KLMultiplier", "LagrangeMultiplier", "Temperature"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mpo_torchrl.dual.multiplier import BoundedMultiplier
+from mpo_torchrl.dual.bound import BoundedMultiplier
 from mpo_torchrl.functional import alpha_loss, kl_penalty
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -95,59 +95,3 @@ class LagrangeMultiplier(nn.Module):
     def extra_repr(self) -> str:
         """What ``print`` shows."""
         return f"init={self.init}, parametrization={self.parametrization!r}"
-
-
-class BoundedMultiplier(LagrangeMultiplier):
-    """A multiplier together with the bound it enforces.
-
-    Args:
-        epsilon (float): the bound, positive, nats; a buffer, so it can be scheduled.
-        init (float): the multiplier at the start, positive.
-
-    Keyword Args:
-        shape (sequence of int): shape of the multiplier, ``()`` by default.
-        parametrization (str): ``"softplus"`` (default) or ``"exp"``.
-        name (str): what the bound is called in error messages.
-
-    Raises:
-        ValueError: if ``epsilon`` or ``init`` is not positive.
-    """
-
-    epsilon: Tensor
-
-    def __init__(
-        self,
-        epsilon: float,
-        init: float,
-        *,
-        shape: Sequence[int] = (),
-        parametrization: Parametrization = "softplus",
-        name: str = "epsilon",
-    ) -> None:
-        super().__init__(init, shape=shape, parametrization=parametrization)
-        self.bound_name = name
-        self.register_buffer("epsilon", torch.empty(()))
-        self.set_epsilon(epsilon)
-
-    @torch.no_grad()
-    def set_epsilon(self, epsilon: float | Tensor) -> None:
-        """Changes the bound in place."""
-        if not float(epsilon) > 0 or not float(epsilon) < float("inf"):
-            raise ValueError(
-                f"{self.bound_name} is a bound on a KL divergence and must be positive and "
-                f"finite, got {float(epsilon)}."
-            )
-        self._exact_epsilon = float(epsilon)
-        self.epsilon.fill_(self._exact_epsilon)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> BoundedMultiplier:
-        rounded = torch.tensor(self._exact_epsilon).to(self.epsilon)
-        unchanged = bool(self.epsilon == rounded)  # nobody wrote into the buffer itself
-        super()._apply(fn, recurse)
-        if unchanged:  # a loss cast to float64 has the bound it was given, not a rounded one
-            self.epsilon.fill_(self._exact_epsilon)
-        return self
-
-    def extra_repr(self) -> str:
-        """What ``print`` shows."""
-        return f"epsilon={float(self.epsilon):g}, {super().extra_repr()}"

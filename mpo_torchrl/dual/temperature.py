@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mpo_torchrl.dual.multiplier import BoundedMultiplier, Parametrization
+from mpo_torchrl.dual.bound import BoundedMultiplier
+from mpo_torchrl.dual.multiplier import Parametrization
 from mpo_torchrl.functional import temperature_loss
 
 
@@ -12,7 +13,7 @@ class Temperature(BoundedMultiplier):
     """The temperature η of the E-step, trained so that the weights spend ``epsilon``.
 
     Called with the values it will weigh; this one ignores them and returns its parameter,
-    another may solve for the temperature from them. See
+    :class:`~mpo_torchrl.dual.ExactTemperature` solves for the temperature from them. See
     :func:`~mpo_torchrl.functional.temperature_loss` for the formula and
     `Abdolmaleki et al. (2018) <https://arxiv.org/abs/1806.06920>`_ for its derivation.
 
@@ -45,7 +46,7 @@ class Temperature(BoundedMultiplier):
     ) -> None:
         super().__init__(epsilon, init, parametrization=parametrization, name=name)
 
-    def forward(self, q_value: Tensor | None = None) -> Tensor:
+    def forward(self, q_value: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """The temperature, ``[]``."""
         return super().forward()
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch import distributions as d
 
 from mpo_torchrl.distributions import GaussianBase, gaussian_base
-from mpo_torchrl.dual import ActionPenalty, Temperature
+from mpo_torchrl.dual import ActionPenalty, ExactTemperature, Temperature
 from mpo_torchrl.functional import nonparametric_weights
 
 
@@ -32,7 +32,8 @@ class SampledEStep(nn.Module):
     weights in it nothing is weighed. That is how an own E-step is put in front of the rest.
 
     Args:
-        temperature (Temperature): the dual that sets how greedy the weights are.
+        temperature (Temperature or ExactTemperature): the dual that sets how greedy the weights
+            are; called with values, and with the mask of a batch that has one.
 
     Keyword Args:
         num_action_samples (int): ``N``, at least 1; ``20`` by default.
@@ -56,7 +57,7 @@ class SampledEStep(nn.Module):
 
     def __init__(
         self,
-        temperature: Temperature,
+        temperature: Temperature | ExactTemperature,
         *,
         num_action_samples: int = 20,
         penalty: ActionPenalty | None = None,
@@ -74,6 +75,7 @@ class SampledEStep(nn.Module):
         policy: d.Distribution | GaussianBase,
         score: Callable[[Tensor], Tensor],
         given: TensorDictBase | None = None,
+        mask: Tensor | None = None,
     ) -> TensorDictBase:
         """Completes the E-step: draw, score, weigh.
 
@@ -81,11 +83,13 @@ class SampledEStep(nn.Module):
             policy (Distribution): the reference policy, batch ``[*B]``.
             score (Callable): values ``[*B, N]`` of actions ``[*B, N, A]``.
             given (TensorDictBase, optional): entries to keep, out of those below.
+            mask (Tensor, optional): ``[*B]``, the states that count for the temperature.
 
         Returns:
             TensorDictBase: ``"action"`` ``[*B, N, A]``, ``"state_action_value"`` and
-            ``"weight"`` ``[*B, N]``; for a Gaussian ``"loc"`` and ``"scale"`` of the reference
-            ``[*B, A]``, and if it is squashed ``"base_action"`` ``[*B, N, A]``.
+            ``"weight"`` ``[*B, N]``, ``"temperature"`` ``[*B]``, the same in all states; for a
+            Gaussian ``"loc"`` and ``"scale"`` of the reference ``[*B, A]``, and if it is squashed
+            ``"base_action"`` ``[*B, N, A]``.
         """
         improved = given.copy() if given is not None else TensorDict()
         base = gaussian_base(policy)
@@ -96,6 +100,11 @@ class SampledEStep(nn.Module):
             improved.update(draw_actions(policy, self.num_action_samples))
         if improved.get("state_action_value", None) is None:
             improved.set("state_action_value", score(improved.get("action")))
+        if improved.get("temperature", None) is None:
+            q_value = improved.get("state_action_value")
+            counts = () if mask is None else (_broadcast(mask, q_value.shape[:-1]),)
+            temperature = self.temperature(q_value, *counts)
+            improved.set("temperature", temperature.expand(q_value.shape[:-1]))
         if improved.get("weight", None) is None:
             improved.set("weight", self.weigh(improved))
         return improved
@@ -103,12 +112,17 @@ class SampledEStep(nn.Module):
     @torch.no_grad()
     def weigh(self, improved: TensorDictBase) -> Tensor:
         """Weights ``[*B, N]`` of the actions; they sum to 1, or to 2 with a penalty."""
-        q_value = improved.get("state_action_value")
-        weight = nonparametric_weights(q_value, self.temperature(q_value))
+        temperature = improved.get("temperature").unsqueeze(-1)
+        weight = nonparametric_weights(improved.get("state_action_value"), temperature)
         if self.penalty is not None:
             cost = self.penalty.cost(improved.get("action"))
             weight = weight + nonparametric_weights(cost, self.penalty(cost))
         return weight
+
+
+def _broadcast(mask: Tensor, shape: torch.Size) -> Tensor:
+    """A mask over the first dimensions of ``shape``, over all of them."""
+    return mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim)).expand(shape)
 
 
 def draw_actions(policy: d.Distribution | GaussianBase, num_samples: int) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ def nonparametric_weights(q_value: Tensor, temperature: Tensor | float) -> Tenso
 
     Args:
         q_value (Tensor): ``[*B, N]``, values of the sampled actions, unit of return.
-        temperature (Tensor or float): ``[]`` or ``[1]``, positive, unit of return.
+        temperature (Tensor or float): ``[]``, ``[1]`` or ``[*B, 1]``, positive, unit of return.
 
     Returns:
         Tensor: ``[*B, N]``, sums to 1 over ``N``; carries no gradient.

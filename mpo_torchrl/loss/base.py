@@ -142,9 +142,16 @@ class LagrangianLoss(LossModule):
             return None
         return tensordict.get(self.tensor_keys.priority_weight, None)
 
-    def _masks(self, tensordict: TensorDictBase) -> list[Tensor]:
-        found = [tensordict.get(key, None) for key in self._loss_mask_keys()]
-        return [mask for mask in found if mask is not None]
+    def _mask(self, tensordict: TensorDictBase) -> Tensor | None:
+        """``[*B]``, the states that count; ``None`` if all do."""
+        combined: Tensor | None = None
+        for key in self._loss_mask_keys():
+            mask = tensordict.get(key, None)
+            if mask is not None:
+                while mask.ndim and mask.shape[-1] == 1:
+                    mask = mask.squeeze(-1)
+                combined = mask if combined is None else combined & mask
+        return combined
 
     def _without_masked(self, tensordict: TensorDictBase) -> TensorDictBase:
         """The batch, with zeros where it is masked; itself if it has no mask.
@@ -152,15 +159,14 @@ class LagrangianLoss(LossModule):
         Masked positions may hold anything, NaN included. To leave their losses out is not
         enough: in the backward pass zero times NaN is NaN.
         """
-        for mask in self._masks(tensordict):
-            while mask.ndim and mask.shape[-1] == 1:
-                mask = mask.squeeze(-1)
-            tensordict = tensordict.apply(partial(_zero_unless, mask), filter_empty=False)
-        return tensordict
+        mask = self._mask(tensordict)
+        if mask is None:
+            return tensordict
+        return tensordict.apply(partial(_zero_unless, mask), filter_empty=False)
 
     def _reducer(self, tensordict: TensorDictBase) -> Reduce:
         """How to reduce ``[*B]`` over this batch, its masks looked up once."""
-        masked = bool(self._masks(tensordict))
+        masked = self._mask(tensordict) is not None
 
         def reduce(
             loss: Tensor, reduction: str | None = None, weights: Tensor | None = None
@@ -179,9 +185,11 @@ class LagrangianLoss(LossModule):
     ) -> TensorDictBase:
         """The losses and, for every reading of ``out_keys``, its mean over the states."""
         if self.reports_scalars:
-            multipliers = self.multipliers()
+            without_batch = {"temperature", *self.multipliers()}
             readings = {
-                key: (readings[key].mean() if key in multipliers else reduce(readings[key], "mean"))
+                key: (
+                    readings[key].mean() if key in without_batch else reduce(readings[key], "mean")
+                )
                 for key in self.out_keys
                 if key in readings
             }

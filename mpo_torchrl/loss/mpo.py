@@ -15,6 +15,7 @@ from torchrl.data import TensorSpec
 from mpo_torchrl.critic import ScalarCritic
 from mpo_torchrl.critic.scalar import LossFunction
 from mpo_torchrl.distributions import GaussianBase
+from mpo_torchrl.dual import ExactTemperature, Temperature
 from mpo_torchrl.dual.multiplier import Parametrization
 from mpo_torchrl.e_step import SampledEStep
 from mpo_torchrl.e_step.sampled import draw_actions
@@ -103,6 +104,8 @@ class MPOLoss(ActorCriticLoss):
             ``priority_weight`` of the batch, if it has one (``"auto"``).
         scalar_output_mode (str, optional): with ``reduction="none"`` the diagnostics are left
             out (``"exclude"``) or stored as non-tensor data (``"non_tensor"``).
+        temperature (Temperature or ExactTemperature, optional): an own dual of the E-step, with
+            its bound; learned from ``init_temperature`` by default.
         e_step (SampledEStep, optional): an own part 2 with its temperature.
         m_step (GaussianMStep or DistributionMStep, optional): an own part 4 with its multipliers.
 
@@ -175,6 +178,7 @@ class MPOLoss(ActorCriticLoss):
         scoring_dtype: torch.dtype | Literal["auto"] = "auto",
         use_prioritized_weights: str | bool = "auto",
         scalar_output_mode: Literal["exclude", "non_tensor"] | None = None,
+        temperature: Temperature | ExactTemperature | None = None,
         e_step: SampledEStep | None = None,
         m_step: GaussianMStep | DistributionMStep | None = None,
     ) -> None:
@@ -202,8 +206,7 @@ class MPOLoss(ActorCriticLoss):
         e_step = e_step or make_e_step(
             space,
             num_action_samples,
-            epsilon,
-            init_temperature,
+            temperature or Temperature(epsilon, init_temperature, parametrization=parametrization),
             epsilon_penalty,
             init_penalty_temperature,
             parametrization,
@@ -260,7 +263,8 @@ class MPOLoss(ActorCriticLoss):
     def _make_out_keys(self) -> list[NestedKey]:
         keys = ["loss_qvalue", "loss_temperature", "loss_actor", "loss_alpha"]
         if self.reports_scalars:
-            keys += [*self.multipliers(), "kl_e_step", "effective_sample_size"]
+            keys += dict.fromkeys(["temperature", *self.multipliers()])
+            keys += ["kl_e_step", "effective_sample_size"]
             keys += [f"kl_{name}" for name in self._m_step.multipliers]
             keys += [*self._m_step.readings, "q_value"]
         return keys
@@ -395,23 +399,26 @@ class MPOLoss(ActorCriticLoss):
         params = self._trained_critics if online else self._target_critics
         # A critic's target is never computed in reduced precision.
         dtype = None if self._improves_next else self._hidden_dtype
+        mask = self._mask(tensordict)
         improved = self._e_step(
             reference,
             lambda action: self._score(states, action, params, dtype),
             tensordict.get(self.tensor_keys.e_step, None),
+            **({} if mask is None else {"mask": mask}),
         )
         return improved, reference
 
     def _temperature_terms(self, improved: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
         q_value = improved.get("state_action_value")
         loss = self.temperature.loss(q_value)
-        readings = {"temperature": self.temperature(q_value).detach()}
+        temperature = improved.get("temperature")
+        readings = {"temperature": temperature.amax()}  # not the mean, which would round it
         if self._e_step.penalty is not None:
             cost = self._e_step.penalty.cost(improved.get("action"))
             loss = loss + self._e_step.penalty.loss(cost)
             readings["penalty_temperature"] = self._e_step.penalty(cost).detach()
         # The KL that epsilon bounds is that of the values alone, without the penalty.
-        weight = nonparametric_weights(q_value, readings["temperature"])
+        weight = nonparametric_weights(q_value, temperature.unsqueeze(-1))
         readings["kl_e_step"] = nonparametric_kl(weight)
         readings["effective_sample_size"] = effective_sample_size(improved.get("weight"))
         return loss, readings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mpo_torchrl.dual import ActionPenalty, KLMultiplier, Temperature
+from mpo_torchrl.dual import ActionPenalty, ExactTemperature, KLMultiplier, Temperature
 from mpo_torchrl.dual.multiplier import Parametrization
 from mpo_torchrl.e_step import SampledEStep
 from mpo_torchrl.loss.action_space import ActionSpace
@@ -12,14 +12,12 @@ from mpo_torchrl.m_step import DistributionMStep, GaussianMStep
 def make_e_step(
     space: ActionSpace,
     num_action_samples: int,
-    epsilon: float,
-    init_temperature: float,
+    temperature: Temperature | ExactTemperature,
     epsilon_penalty: float | None,
     init_penalty_temperature: float,
     parametrization: Parametrization,
 ) -> SampledEStep:
     """Part 2 with its temperature, and with a penalty if the policy can leave its space."""
-    temperature = Temperature(epsilon, init_temperature, parametrization=parametrization)
     penalty = None
     gaussian = space.gaussian
     if epsilon_penalty is not None and gaussian is not None and not gaussian.transforms:
