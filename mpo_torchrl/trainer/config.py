@@ -127,6 +127,11 @@ class MPOConfig:
     epsilon_penalty: float = setting(
         0.001, "bound of the action penalty (gaussian policy only), nats", above=0
     )
+    temperature: str = setting(
+        "learned",
+        "the E-step's temperature; exact: solved for in every batch",
+        choices=("learned", "exact"),
+    )
     init_temperature: float = setting(1.0, "E-step temperature at the start", above=0)
     init_alpha_mean: float = setting(1.0, "multiplier of the mean's KL at the start", above=0)
     init_alpha_stddev: float = setting(1.0, "multiplier of the stddev's KL at the start", above=0)

@@ -11,6 +11,7 @@ from torchrl.envs import EnvBase
 from torchrl.modules import ProbabilisticActor
 from torchrl.objectives import LossModule
 
+from mpo_torchrl.dual import ExactTemperature
 from mpo_torchrl.loss import MPOLoss
 from mpo_torchrl.modules import make_actor, make_critics
 from mpo_torchrl.modules.actor import PolicyKind
@@ -52,6 +53,7 @@ def make_loss(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, MPOL
         init_temperature=config.init_temperature,
         init_alpha_mean=config.init_alpha_mean,
         init_alpha_stddev=config.init_alpha_stddev,
+        temperature=ExactTemperature(config.epsilon) if config.temperature == "exact" else None,
         action_spec=action_spec,
     )
     loss.make_value_estimator(gamma=config.gamma)

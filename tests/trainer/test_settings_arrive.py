@@ -83,6 +83,8 @@ CASES = {
     "epsilon_mean": (0.4, bound("epsilon_mean"), 0.4),
     "epsilon_stddev": (0.5, bound("epsilon_stddev"), 0.5),
     "epsilon_penalty": (0.6, bound("epsilon_penalty"), 0.6),
+    "temperature": ("exact", lambda t: type(t.loss_module.temperature).__name__,
+                    "ExactTemperature"),
     "init_temperature": (2.0, starting_value("temperature"), 2.0),
     "init_alpha_mean": (3.0, starting_value("alpha_mean"), 3.0),
     "init_alpha_stddev": (4.0, starting_value("alpha_stddev"), 4.0),
