@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from tensordict import NestedKey, TensorDictBase
-from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModule, dispatch
+from tensordict import TensorDictBase
+from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModule
 from torch import Tensor
 from torch import distributions as d
 from torchrl.data import TensorSpec
@@ -22,7 +22,7 @@ from mpo_torchrl.e_step.sampled import draw_actions
 from mpo_torchrl.functional import effective_sample_size, nonparametric_kl, nonparametric_weights
 from mpo_torchrl.loss import checks
 from mpo_torchrl.loss.action_space import ActionSpace
-from mpo_torchrl.loss.actor_critic import ActorCriticLoss
+from mpo_torchrl.loss.improvement import ImprovementLoss
 from mpo_torchrl.loss.networks import next_key, sampling_module
 from mpo_torchrl.loss.parts import make_e_step, make_m_step
 from mpo_torchrl.loss.policy import Policy
@@ -31,7 +31,7 @@ from mpo_torchrl.m_step import DistributionMStep, Fit, GaussianMStep
 from mpo_torchrl.precision import fast_scoring_dtype
 
 
-class MPOLoss(ActorCriticLoss):
+class MPOLoss(ImprovementLoss):
     r"""TorchRL implementation of the MPO loss for continuous actions.
 
     Presented in "Maximum a Posteriori Policy Optimisation"
@@ -260,109 +260,6 @@ class MPOLoss(ActorCriticLoss):
         self._adapt()
         return self
 
-    def _make_out_keys(self) -> list[NestedKey]:
-        keys = ["loss_qvalue", "loss_temperature", "loss_actor", "loss_alpha"]
-        if self.reports_scalars:
-            keys += dict.fromkeys(["temperature", *self.multipliers()])
-            keys += ["kl_e_step", "effective_sample_size"]
-            keys += [f"kl_{name}" for name in self._m_step.multipliers]
-            keys += [*self._m_step.readings, "q_value"]
-        return keys
-
-    # -- the loss -------------------------------------------------------------------------
-
-    @dispatch
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Computes every loss; writes the priority of each transition into the batch.
-
-        Args:
-            tensordict (TensorDictBase): ``[*B]`` transitions with the entries of
-                :attr:`in_keys`. What it holds of an E-step is used as it is.
-
-        Returns:
-            TensorDictBase: the entries of :attr:`out_keys`. Train on the sum of those that
-            start with ``"loss"``; the others are detached.
-
-        Raises:
-            KeyError: if an entry is missing.
-            ValueError: if the batch is empty, a shape is wrong, or the first batch holds
-                numbers that are not finite.
-        """
-        batch = self._checked(tensordict)
-        reduce = self._reducer(tensordict)
-        improved, reference = self._improve(batch)
-        target = self._value_target(batch, improved)
-        loss_qvalue, readings = self._qvalue_terms(batch, target)
-        self._write_priority(tensordict, readings)
-        loss_temperature, temperature_readings = self._temperature_terms(improved)
-        fit = self._fit(batch, improved, reference)
-        loss_actor, loss_alpha = self._policy_terms(fit)
-
-        losses = {
-            "loss_qvalue": loss_qvalue,
-            "loss_temperature": reduce(loss_temperature),
-            "loss_actor": reduce(loss_actor),
-            "loss_alpha": reduce(loss_alpha),
-        }
-        readings = {**readings, **temperature_readings, **self._fit_readings(fit)}
-        output = self._output(losses, readings, reduce)
-        self._clear_weakrefs(tensordict, output, *self._parameter_names())
-        return output
-
-    def qvalue_loss(self, tensordict: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
-        """Part 1 alone: the critic's loss; writes the priority into the batch.
-
-        Returns:
-            tuple[Tensor, dict]: the reduced loss, and ``"td_error"`` and ``"q_value"``,
-            ``[*B]``, detached.
-        """
-        batch = self._checked(tensordict)
-        improved = self._improve(batch)[0] if self._improves_next else None
-        loss, readings = self._qvalue_terms(batch, self._value_target(batch, improved))
-        self._write_priority(tensordict, readings)
-        return loss, readings
-
-    def e_step(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Part 2 alone: writes ``"e_step"`` into the batch, keeping what is already there.
-
-        Returns:
-            TensorDictBase: the batch, with the entries of
-            :meth:`SampledEStep.forward <mpo_torchrl.e_step.SampledEStep.forward>`.
-        """
-        improved, _ = self._improve(self._without_masked(tensordict))
-        return tensordict.set(self.tensor_keys.e_step, improved)
-
-    def temperature_loss(self, tensordict: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
-        """Part 3 alone, its first half: the loss of the temperatures.
-
-        Returns:
-            tuple[Tensor, dict]: the reduced loss, and the diagnostics of the E-step.
-        """
-        improved, _ = self._improve(self._without_masked(tensordict))
-        loss, readings = self._temperature_terms(improved)
-        return self._reducer(tensordict)(loss), readings
-
-    def actor_loss(self, tensordict: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
-        """Part 4 alone: the loss of the policy, on a fresh E-step unless the batch has one.
-
-        Returns:
-            tuple[Tensor, dict]: the reduced loss, and the KLs, ``[*B, A]`` or ``[*B]``,
-            detached, with the other diagnostics of the M-step.
-        """
-        fit = self._fit_alone(tensordict)
-        loss, _ = self._policy_terms(fit)
-        return self._reducer(tensordict)(loss), self._fit_readings(fit)
-
-    def alpha_loss(self, tensordict: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
-        """Part 3 alone, its second half: the loss of the KL multipliers.
-
-        Returns:
-            tuple[Tensor, dict]: the reduced loss, and the diagnostics of the M-step.
-        """
-        fit = self._fit_alone(tensordict)
-        _, loss = self._policy_terms(fit)
-        return self._reducer(tensordict)(loss), self._fit_readings(fit)
-
     # -- the steps ------------------------------------------------------------------------
 
     @property
@@ -432,21 +329,3 @@ class MPOLoss(ActorCriticLoss):
         states = tensordict.get("next") if self._improves_next else tensordict
         policy, _ = self._policy(states, self._online_actor)
         return self._m_step(improved, policy, reference)
-
-    def _fit_alone(self, tensordict: TensorDictBase) -> Fit:
-        batch = self._without_masked(tensordict)
-        return self._fit(batch, *self._improve(batch))
-
-    def _policy_terms(self, fit: Fit) -> tuple[Tensor, Tensor]:
-        loss_actor, loss_alpha = fit.nll, torch.zeros_like(fit.nll)
-        multipliers: dict[str, Any] = dict(self._m_step.multipliers.items())
-        for name, multiplier in multipliers.items():
-            loss_actor = loss_actor + multiplier.penalty(fit.kl[name])
-            loss_alpha = loss_alpha + multiplier.loss(fit.kl[name])
-        return loss_actor, loss_alpha
-
-    def _fit_readings(self, fit: Fit) -> dict[str, Tensor]:
-        readings = {f"kl_{name}": kl.detach() for name, kl in fit.kl.items()}
-        for name in self._m_step.multipliers:
-            readings[f"alpha_{name}"] = self._modules[f"alpha_{name}"]().detach()
-        return {**readings, **fit.readings}
