@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,18 +18,16 @@ from torchrl.objectives.utils import ValueEstimators, _cache_values, dispatch_va
 
 from mpo_torchrl.critic import ScalarCritic
 from mpo_torchrl.loss import checks
-from mpo_torchrl.loss.base import LagrangianLoss
+from mpo_torchrl.loss.actor import ActorLoss
 from mpo_torchrl.loss.networks import (
     count_critics,
     next_key,
     shared_parameters,
-    tie_parameters,
-    untie_parameters,
 )
 from mpo_torchrl.stateless import ParameterSets
 
 
-class ActorCriticLoss(LagrangianLoss):
+class ActorCriticLoss(ActorLoss):
     """A loss with an actor, an ensemble of critics, and a target of each.
 
     Subclasses call :meth:`_wire_networks` at construction and then compute critic targets and
@@ -77,13 +74,11 @@ class ActorCriticLoss(LagrangianLoss):
         ValueEstimators.TDLambda,
     )
 
-    actor_network: ProbabilisticTensorDictSequential
     qvalue_network: TensorDictModule
-    actor_network_params: TensorDictParams
     qvalue_network_params: TensorDictParams
-    target_actor_network_params: TensorDictParams
     target_qvalue_network_params: TensorDictParams
     network_names = ("actor_network", "qvalue_network")
+    critic_name = "qvalue_network"
     critic: ScalarCritic
 
     def _wire_networks(
@@ -117,31 +112,6 @@ class ActorCriticLoss(LagrangianLoss):
         drawn_anew = self.num_qvalue_nets > len(networks) and not separate_losses
         self._shared = {} if drawn_anew else shared_parameters(networks, self.actor_network_params)
         self._tie_parameters()
-
-    def _tie_parameters(self) -> None:
-        tie_parameters(self.qvalue_network_params, self.actor_network_params, self._shared)
-        self._erase_cache()
-
-    def _apply(self, fn: Any) -> ActorCriticLoss:
-        super()._apply(fn)
-        self._tie_parameters()
-        return self
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._tie_parameters()
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Takes over a state; what the critics share with the actor is taken from the actor's.
-
-        Raises:
-            RuntimeError: if a shape differs, or a key and ``strict`` is set.
-        """
-        untie_parameters(self.qvalue_network_params, self._shared)
-        try:
-            return super().load_state_dict(state_dict, *args, **kwargs)
-        finally:
-            self._tie_parameters()
 
     def make_value_estimator(self, value_type: Any = None, **hyperparams: Any) -> ActorCriticLoss:
         """Chooses how rewards and next values become targets: TD(0), TD(1) or TD(lambda)."""
@@ -191,30 +161,6 @@ class ActorCriticLoss(LagrangianLoss):
             # Made from such a batch already, and zero need not be an action of every policy.
             batch.set(self.tensor_keys.e_step, improved)
         return batch
-
-    # Caches are dropped when parameters move to another device or precision.
-
-    @property
-    @_cache_values
-    def _online_actor(self) -> ParameterSets:
-        return ParameterSets(self.actor_network_params)
-
-    @property
-    @_cache_values
-    def _reference_actor(self) -> ParameterSets:
-        # Without a target the network itself, which is only ever asked without gradients.
-        return (
-            ParameterSets(self.target_actor_network_params)
-            if self.delay_actor
-            else self._online_actor
-        )
-
-    @property
-    @_cache_values
-    def _trained_critics(self) -> ParameterSets:
-        # What a critic shares with the actor is then the actor's to train.
-        frozen = self._shared if self.separate_losses else ()
-        return ParameterSets(self.qvalue_network_params, frozen=frozen)
 
     @property
     @_cache_values
@@ -273,7 +219,3 @@ class ActorCriticLoss(LagrangianLoss):
 
     def _make_vmap(self) -> None:
         """Nothing to prepare: ``set_vmap_randomness`` acts at the next call."""
-
-    def _parameter_names(self) -> list[str]:
-        names = [f"{name}_params" for name in self.network_names]
-        return [*names, *[f"target_{name}" for name in names]]

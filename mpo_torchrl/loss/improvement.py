@@ -153,17 +153,3 @@ class ImprovementLoss(ActorCriticLoss):
     def _fit_alone(self, tensordict: TensorDictBase) -> Fit:
         batch = self._without_masked(tensordict)
         return self._fit(batch, *self._improve(batch))
-
-    def _policy_terms(self, fit: Fit) -> tuple[Tensor, Tensor]:
-        loss_actor, loss_alpha = fit.nll, torch.zeros_like(fit.nll)
-        multipliers: dict[str, Any] = dict(self._m_step.multipliers.items())
-        for name, multiplier in multipliers.items():
-            loss_actor = loss_actor + multiplier.penalty(fit.kl[name])
-            loss_alpha = loss_alpha + multiplier.loss(fit.kl[name])
-        return loss_actor, loss_alpha
-
-    def _fit_readings(self, fit: Fit) -> dict[str, Tensor]:
-        readings = {f"kl_{name}": kl.detach() for name, kl in fit.kl.items()}
-        for name in self._m_step.multipliers:
-            readings[f"alpha_{name}"] = self._modules[f"alpha_{name}"]().detach()
-        return {**readings, **fit.readings}

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from tensordict import TensorDictBase
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch import distributions as d
 from torchrl.data import TensorSpec
 
@@ -230,17 +230,10 @@ class MPOLoss(ImprovementLoss):
 
     def _wire_parts(self, e_step: SampledEStep, m_step: GaussianMStep | DistributionMStep) -> None:
         self.__dict__["_e_step"] = e_step
-        self.__dict__["_m_step"] = m_step
-        # The multipliers are parameters of the loss, under the names of its diagnostics.
-        self.temperature = e_step.temperature
+        temperatures: dict[str, nn.Module] = {"temperature": e_step.temperature}
         if e_step.penalty is not None:
-            self.penalty_temperature = e_step.penalty
-        for name, multiplier in m_step.multipliers.items():
-            self.add_module(f"alpha_{name}", multiplier)
-        like = next((p for p in self.actor_network_params.parameters()), None)
-        if like is not None:
-            for multiplier in self.multipliers().values():
-                multiplier.to(device=like.device, dtype=like.dtype)
+            temperatures["penalty_temperature"] = e_step.penalty
+        self._wire_multipliers(temperatures, m_step)
 
     def _adapt(self) -> None:
         """Settles what follows from the device and the precision of the networks."""
