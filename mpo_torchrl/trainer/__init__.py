@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from mpo_torchrl.trainer.checkpoint import (
     last_good,
     load_checkpoint,
@@ -46,6 +48,9 @@ from mpo_torchrl.trainer.resume import RunStates
 from mpo_torchrl.trainer.seeding import seed_everything
 from mpo_torchrl.trainer.table_logger import TableLogger
 from mpo_torchrl.trainer.trainer import MPOTrainer
+
+if find_spec("hydra") is not None:
+    import mpo_torchrl.trainer.hydra_configs  # noqa: F401  registers loss: mpo and trainer: mpo
 
 __all__ = [
     "EpisodeMemory",
