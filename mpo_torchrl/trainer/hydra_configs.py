@@ -72,6 +72,7 @@ class MPOLossConfig(LossConfig):
     scoring_dtype: str = "auto"
     use_prioritized_weights: Any = "auto"
     scalar_output_mode: str | None = None
+    temperature: Any = None
     e_step: Any = None
     m_step: Any = None
     gamma: float | None = None

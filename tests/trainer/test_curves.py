@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
 import numpy as np
 import pytest
 
+from mpo_torchrl.trainer import MPOConfig
 from mpo_torchrl.trainer.curves import (
+    IRRELEVANT,
     CurveError,
     confidence_band,
     group_runs,
@@ -86,6 +89,10 @@ def test_a_metric_that_nobody_has_is_an_empty_curve(make_run):
 def test_runs_that_differ_by_seed_and_folder_are_one_group(make_run):
     runs = [make_run(1, env="A", seed=seed, run_dir=str(seed)) for seed in range(3)]
     assert group_runs(runs) == {"A": {"MPO": runs}}
+
+
+def test_settings_that_are_no_difference_exist():
+    assert {field.name for field in dataclasses.fields(MPOConfig)} >= IRRELEVANT
 
 
 def test_groups_are_named_by_what_sets_them_apart(make_run):
