@@ -62,11 +62,11 @@ def load_tensors(path: Path, map_location: Any = "cpu") -> Any:
         DamagedError: if the file is not as it was written; ``torch.load`` itself reads on.
         UnpicklingError: if it holds something other than tensors and plain values.
     """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as file:
-            damaged = file.testzip()
-        if damaged is not None:
-            raise DamagedError(f"{path.name} is damaged")
+    if not zipfile.is_zipfile(path):  # what torch wrote before 1.6, or half a file
+        raise DamagedError(f"{path.name} is incomplete")
+    with zipfile.ZipFile(path) as file:
+        if file.testzip() is not None:
+            raise DamagedError(f"{path.name} is not what was written")
     return torch.load(path, map_location=map_location, weights_only=True)
 
 

@@ -186,7 +186,7 @@ def writing(path: Path) -> Iterator[None]:
     except (OSError, RuntimeError) as error:  # torch says RuntimeError when a disk is full
         if isinstance(error, CheckpointError):
             raise
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or _first_line(error)
         raise CheckpointError(f"checkpoint {str(path)!r} cannot be written: {reason}.") from error
 
 
@@ -198,5 +198,10 @@ def _reason(error: CheckpointError) -> str:
     if isinstance(cause, DimensionError):
         return f"is of other dimensions or another network: {cause}."
     if isinstance(cause, (DamagedError, FileNotFoundError, zipfile.BadZipFile)):
-        return f"is damaged: {str(cause).splitlines()[0]}."
-    return f"cannot be loaded: {str(cause or error).splitlines()[0]}"
+        return f"is damaged: {_first_line(cause)}."
+    return f"cannot be loaded: {_first_line(cause or error)}."
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -10,7 +10,7 @@ from tensordict import TensorDict
 from torch import Tensor
 from torchrl import torchrl_logger
 from torchrl.collectors import Collector
-from torchrl.envs import EnvBase, TransformedEnv
+from torchrl.envs import EnvBase, ParallelEnv, TransformedEnv
 from torchrl.envs.batched_envs import BatchedEnvBase
 
 from mpo_torchrl.trainer.adapter import WeightsOnlyAdapter
@@ -50,6 +50,9 @@ def load_collector_state(collector: Collector, state: Mapping[str, Any]) -> None
     layers = _layers(collector.env)
     for env, env_state in zip(layers, state["envs"], strict=True):
         env.load_state_dict(env_state)
+        if isinstance(env, ParallelEnv) and env._use_buffers:
+            # TorchRL 0.14 leaves the flags of the workers up, and the next step would not wait.
+            env._wait_for_workers(range(env.num_workers))
     carrier = collector._carrier
     if same([env.state_dict() for env in layers], state["envs"]):
         collector._carrier = TensorDict(

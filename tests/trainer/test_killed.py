@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
+import signal
 import time
 
 import pytest
@@ -10,7 +12,13 @@ import pytest
 from tests.trainer import killed
 from tests.trainer.small import small_config
 
-RUN = {"total_timesteps": 400, "checkpoint_every": 20, "buffer_size": 150, "eval_every": 100}
+RUN = {
+    "total_timesteps": 240,
+    "checkpoint_every": 20,
+    "buffer_size": 150,
+    "eval_every": 80,
+    "n_action_samples": 4,
+}
 
 
 @pytest.fixture(scope="module")
@@ -23,12 +31,40 @@ def uninterrupted(tmp_path_factory):
 def test_twenty_kills_at_random_moments_leave_no_trace(uninterrupted, tmp_path):
     config = small_config(**RUN, run_dir=str(tmp_path))
     moments = random.Random(0)
+    exits = []
     for _ in range(20):
         process = killed.start(config)
-        time.sleep(moments.uniform(0.2, 0.8))
+        time.sleep(moments.uniform(0.1, 0.6))
         process.kill()
         process.join()
+        exits.append(process.exitcode)
+    assert exits.count(-signal.SIGKILL) > 10  # on a fast machine the last ones come too late
+    assert killed.run(config) == 0
+    assert killed.outcome(tmp_path) == uninterrupted
 
+
+# In a state: each of the first four files half-written, the replay buffer, before and after the
+# state appears, while it links, before and after an old state goes; in checkpoint.zip.
+DEATHS = [
+    *[{"die_in": "torch.save", "nth": nth} for nth in (1, 2, 3, 4, 7, 10, 15, 34, 36)],
+    *[{"die_in": "os.replace", "nth": nth} for nth in (1, 2, 3, 4)],
+    *[{"die_in": "os.replace", "nth": nth, "after": True} for nth in (1, 2, 3, 4)],
+    {"die_in": "os.link", "nth": 2},
+]
+
+
+def test_kills_in_the_middle_of_writing_leave_no_trace(uninterrupted, tmp_path):
+    config = small_config(**RUN, run_dir=str(tmp_path))
+    for death in DEATHS:
+        assert killed.run(config, **death) == -signal.SIGKILL, death
+    assert killed.run(config) == 0
+    assert killed.outcome(tmp_path) == uninterrupted
+
+
+def test_a_disk_that_was_full_leaves_no_trace(uninterrupted, tmp_path):
+    config = small_config(**RUN, run_dir=str(tmp_path))
+    assert killed.run(dataclasses.replace(config, total_timesteps=80)) == 0
+    assert killed.run(config, largest_file=10_000) == 1
     assert killed.run(config) == 0
     assert killed.outcome(tmp_path) == uninterrupted
 
