@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mpo_torchrl.critic.enumerated import EnumeratedCritic
 from mpo_torchrl.critic.scalar import ScalarCritic
 
-__all__ = ["ScalarCritic"]
+__all__ = ["EnumeratedCritic", "ScalarCritic"]

@@ -10,6 +10,13 @@ from mpo_torchrl.dual.exact import ExactTemperature
 from mpo_torchrl.dual.kl import KLMultiplier
 from mpo_torchrl.dual.multiplier import LagrangeMultiplier
 from mpo_torchrl.dual.penalty import ActionPenalty
-from mpo_torchrl.dual.temperature import Temperature
+from mpo_torchrl.dual.temperature import CategoricalTemperature, Temperature
 
-__all__ = ["ActionPenalty", "ExactTemperature", "KLMultiplier", "LagrangeMultiplier", "Temperature"]
+__all__ = [
+    "ActionPenalty",
+    "CategoricalTemperature",
+    "ExactTemperature",
+    "KLMultiplier",
+    "LagrangeMultiplier",
+    "Temperature",
+]

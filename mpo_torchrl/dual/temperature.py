@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from mpo_torchrl.dual.bound import BoundedMultiplier
 from mpo_torchrl.dual.multiplier import Parametrization
-from mpo_torchrl.functional import temperature_loss
+from mpo_torchrl.functional import categorical_temperature_loss, temperature_loss
 
 
 class Temperature(BoundedMultiplier):
@@ -53,3 +54,30 @@ class Temperature(BoundedMultiplier):
     def loss(self, q_value: Tensor) -> Tensor:
         """The dual of the E-step per state: ``[*B, N]`` values to ``[*B]``."""
         return temperature_loss(q_value, self(q_value), self.epsilon)
+
+
+class CategoricalTemperature(Temperature):
+    """The temperature of an E-step over every action of a discrete space.
+
+    See :func:`~mpo_torchrl.functional.categorical_temperature_loss` for the formula.
+
+    Args:
+        epsilon (float): bound on the KL of the E-step averaged over states, nats.
+        init (float): the temperature at the start, unit of return.
+
+    Keyword Args:
+        parametrization (str): ``"softplus"`` (default) or ``"exp"``.
+        name (str): what the bound is called in error messages.
+
+    Examples:
+        >>> import torch
+        >>> from mpo_torchrl.dual import CategoricalTemperature
+        >>> temperature = CategoricalTemperature(epsilon=0.1, init=1.0)
+        >>> temperature.loss(torch.tensor([[1.0, 3.0]]), torch.zeros(1, 2))
+        tensor([2.5338], grad_fn=<AddBackward0>)
+    """
+
+    def loss(self, q_value: Tensor, logits: Tensor | None = None) -> Tensor:
+        """The dual per state: values ``[*B, A]`` and the reference's logits, to ``[*B]``."""
+        logits = torch.zeros_like(q_value) if logits is None else logits
+        return categorical_temperature_loss(q_value, logits, self(q_value), self.epsilon)

@@ -1,7 +1,8 @@
-"""Part 2, the E-step: improve the policy on sampled actions, no network is trained."""
+"""Part 2, the E-step: improve the policy, no network is trained."""
 
 from __future__ import annotations
 
+from mpo_torchrl.e_step.enumerated import EnumeratedEStep
 from mpo_torchrl.e_step.sampled import SampledEStep
 
-__all__ = ["SampledEStep"]
+__all__ = ["EnumeratedEStep", "SampledEStep"]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mpo_torchrl.functional.checks import require_same_shape, require_samples
+from mpo_torchrl.functional.e_step import below_highest
 
 _FAR_BELOW = -1e4  # exp of it is zero in every dtype
 _LEAST_TEMPERATURE = 1e-8  # that of a learned one
@@ -164,13 +165,9 @@ def categorical_temperature_loss(
     require_samples("q_value", q_value)
     require_same_shape(q_value=q_value, logits=logits)
     log_prob = torch.log_softmax(logits.detach(), -1)
-    possible = log_prob > -torch.inf
     # The dual prices the greediness of the E-step; it must not teach the critic.
-    q_value = q_value.detach()
-    highest = q_value.masked_fill(~possible, -torch.inf).amax(-1, keepdim=True)
+    below, highest = below_highest(q_value.detach(), log_prob)
     limit = temperature.detach() if isinstance(temperature, Tensor) else temperature
-    # An impossible action at any finite value: its probability of zero removes it.
-    below = torch.where(possible, q_value - highest, torch.zeros_like(q_value))
     below = torch.clamp(below, min=_FAR_BELOW * limit)
     log_mean_exp = torch.logsumexp(log_prob + below / temperature, dim=-1)
     return temperature * (epsilon + log_mean_exp) + highest.squeeze(-1)

@@ -71,8 +71,20 @@ def categorical_improvement(q_value: Tensor, logits: Tensor, temperature: Tensor
     # The improved policy is the target of the M-step: nothing may learn by changing it.
     temperature = temperature.detach() if isinstance(temperature, Tensor) else temperature
     q_value, logits = q_value.detach(), logits.detach()
-    scaled = (q_value - q_value.amax(-1, keepdim=True)) / temperature
-    return torch.log_softmax(scaled + torch.log_softmax(logits, -1), dim=-1)
+    log_prob = torch.log_softmax(logits, -1)
+    below, _ = below_highest(q_value, log_prob)
+    return torch.log_softmax(log_prob + below / temperature, dim=-1)
+
+
+def below_highest(q_value: Tensor, log_prob: Tensor) -> tuple[Tensor, Tensor]:
+    """Values less the highest of a possible action, ``[*B, A]``, and that one, ``[*B, 1]``.
+
+    Exponentials are taken of these: large values would overflow or lose their digits. What is
+    impossible gets 0, any finite number would do: its probability of zero removes it.
+    """
+    possible = log_prob > -torch.inf
+    highest = q_value.masked_fill(~possible, -torch.inf).amax(-1, keepdim=True)
+    return torch.where(possible, q_value - highest, torch.zeros_like(q_value)), highest
 
 
 def nonparametric_kl(weight: Tensor) -> Tensor:

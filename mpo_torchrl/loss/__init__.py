@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mpo_torchrl.loss.discrete import DiscreteMPOLoss
 from mpo_torchrl.loss.mpo import MPOLoss
 
-__all__ = ["MPOLoss"]
+__all__ = ["DiscreteMPOLoss", "MPOLoss"]

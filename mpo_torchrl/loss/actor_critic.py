@@ -201,6 +201,11 @@ class ActorCriticLoss(ActorLoss):
         prediction = self.critic.predict(
             tensordict, self._trained_critics, target.shape, vmap_randomness=self._vmap_mode(target)
         )  # [C, *B]
+        return self._qvalue_terms_of(prediction, tensordict, target)
+
+    def _qvalue_terms_of(
+        self, prediction: Tensor, tensordict: TensorDictBase, target: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         loss = self._reducer(tensordict)(
             self.critic.loss(prediction, target), weights=self._priority_weight(tensordict)
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from mpo_torchrl.m_step.categorical import CategoricalMStep
 from mpo_torchrl.m_step.distribution import DistributionMStep
 from mpo_torchrl.m_step.fit import Fit
 from mpo_torchrl.m_step.gaussian import GaussianMStep
 
-__all__ = ["DistributionMStep", "Fit", "GaussianMStep"]
+__all__ = ["CategoricalMStep", "DistributionMStep", "Fit", "GaussianMStep"]

@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from mpo_torchrl.modules.actor import GaussianHead, make_actor
 from mpo_torchrl.modules.critic import ActionValueMLP, JoinAction, make_critics
+from mpo_torchrl.modules.discrete import make_discrete_actor, make_discrete_critics
 from mpo_torchrl.modules.mlp import make_mlp
 
-__all__ = ["ActionValueMLP", "GaussianHead", "JoinAction", "make_actor", "make_critics", "make_mlp"]
+__all__ = [
+    "ActionValueMLP",
+    "GaussianHead",
+    "JoinAction",
+    "make_actor",
+    "make_critics",
+    "make_discrete_actor",
+    "make_discrete_critics",
+    "make_mlp",
+]

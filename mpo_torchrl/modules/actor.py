@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from tensordict import NestedKey
@@ -14,7 +14,7 @@ from torchrl.envs.utils import ExplorationType
 from torchrl.modules import IndependentNormal, ProbabilisticActor, TanhNormal
 
 from mpo_torchrl.modules.bounds import action_range
-from mpo_torchrl.modules.mlp import make_mlp
+from mpo_torchrl.modules.mlp import PolicyNetwork, make_mlp
 
 PolicyKind = Literal["gaussian", "tanh_normal"]
 
@@ -69,30 +69,6 @@ class GaussianHead(nn.Module):
         """Mean and stddev, ``[*B, A]`` each, from ``[*B, 2 A]``."""
         loc, scale = self.extract(features)
         return self.middle + self.half_range * loc, self.half_range * scale
-
-
-class _GaussianMLP(nn.Sequential):
-    """A body and a :class:`GaussianHead`; the first policy is nearly the same in every state."""
-
-    is_chain = True
-
-    def __init__(self, body: nn.Sequential, head: GaussianHead) -> None:
-        super().__init__(body, head)
-        self._calm_last_layer()
-
-    def reset_parameters(self) -> None:
-        """Draws the last layer anew, as small as at first."""
-        self._last_layer.reset_parameters()
-        self._calm_last_layer()
-
-    @property
-    def _last_layer(self) -> nn.Linear:
-        return cast(nn.Linear, cast(nn.Sequential, self[0])[-1])
-
-    @torch.no_grad()
-    def _calm_last_layer(self) -> None:
-        self._last_layer.weight.mul_(0.01)
-        self._last_layer.bias.zero_()
 
 
 def make_actor(
@@ -155,7 +131,7 @@ def make_actor(
         raise ValueError(f"policy must be 'gaussian' or 'tanh_normal', got {policy!r}.")
 
     body = make_mlp(observation_size, 2 * size, num_cells, layer_norm=layer_norm)
-    network = TensorDictModule(_GaussianMLP(body, head), [in_key], ["loc", "scale"])
+    network = TensorDictModule(PolicyNetwork(body, head), [in_key], ["loc", "scale"])
     return ProbabilisticActor(
         network,
         in_keys=["loc", "scale"],

@@ -1,9 +1,11 @@
-"""The network body that MPO is usually run with."""
+"""The network bodies that MPO is usually run with."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
+import torch
 from torch import nn
 
 
@@ -45,3 +47,39 @@ def make_mlp(
     for width, next_width in zip(num_cells[:-1], num_cells[1:], strict=True):
         layers += [nn.Linear(width, next_width), nn.ELU()]
     return nn.Sequential(*layers, nn.Linear(num_cells[-1], out_features))
+
+
+class PolicyNetwork(nn.Sequential):
+    """A body and what follows it; the first policy is nearly the same in every state.
+
+    Args:
+        body (nn.Sequential): ends in a linear layer, which is made small.
+        *heads (nn.Module): called one after another on what the body returns.
+
+    Examples:
+        >>> import torch
+        >>> from mpo_torchrl.modules import make_mlp
+        >>> from mpo_torchrl.modules.mlp import PolicyNetwork
+        >>> bool(PolicyNetwork(make_mlp(3, 2))(torch.randn(5, 3)).abs().max() < 0.1)
+        True
+    """
+
+    is_chain = True
+
+    def __init__(self, body: nn.Sequential, *heads: nn.Module) -> None:
+        super().__init__(body, *heads)
+        self._calm_last_layer()
+
+    def reset_parameters(self) -> None:
+        """Draws the last layer anew, as small as at first."""
+        self._last_layer.reset_parameters()
+        self._calm_last_layer()
+
+    @property
+    def _last_layer(self) -> nn.Linear:
+        return cast(nn.Linear, cast(nn.Sequential, self[0])[-1])
+
+    @torch.no_grad()
+    def _calm_last_layer(self) -> None:
+        self._last_layer.weight.mul_(0.01)
+        self._last_layer.bias.zero_()
