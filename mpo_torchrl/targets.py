@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchrl.objectives import SoftUpdate
+from torchrl.objectives import LossModule, SoftUpdate
+from torchrl.objectives.utils import TargetNetUpdater
 
 
 class FusedSoftUpdate(SoftUpdate):
@@ -35,14 +36,70 @@ class FusedSoftUpdate(SoftUpdate):
     def step(self) -> None:
         """Moves every target by ``tau`` towards its network."""
         if self._moved is None:
-            for name in self._target_names:
-                getattr(self.loss_module, name)  # TorchRL fills in targets of lazy layers here
-            keys = list(self._sources.keys(include_nested=True, leaves_only=True))
-            targets = [self._targets.get((f"target_{key[0]}", *key[1:])) for key in keys]
-            self._moved = targets, [self._sources.get(key) for key in keys]
+            self._moved = _targets_and_sources(self)
         targets, sources = self._moved
         with torch.no_grad():
             torch._foreach_lerp_(targets, sources, 1 - self.eps)
 
+    def state_dict(self) -> dict[str, int]:
+        """Nothing: the targets are part of the loss."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Nothing to take over."""
+
     # The tensors themselves, looked up once: both are only ever changed in place.
     _moved: tuple[list[Tensor], list[Tensor]] | None = None
+
+
+class PeriodicUpdate(TargetNetUpdater):
+    """Copies the networks into their targets at every ``period``-th call.
+
+    TorchRL's :class:`~torchrl.objectives.HardUpdate` with an interval of ``k`` copies at the
+    calls ``k + 1``, ``2 k + 2``, ..., and what it counted is in no ``state_dict``.
+
+    Args:
+        loss_module (LossModule): the loss whose targets follow its networks.
+
+    Keyword Args:
+        period (int): calls of :meth:`step` from one copy to the next, at least 1.
+
+    Examples:
+        >>> from torchrl.data import Bounded
+        >>> from mpo_torchrl import MPOLoss
+        >>> from mpo_torchrl.modules import make_actor, make_critics
+        >>> from mpo_torchrl.targets import PeriodicUpdate
+        >>> spec = Bounded(-1.0, 1.0, shape=(1,))
+        >>> loss = MPOLoss(make_actor(3, spec), make_critics(3, spec))
+        >>> PeriodicUpdate(loss, period=100).step()
+    """
+
+    def __init__(self, loss_module: LossModule, *, period: int) -> None:
+        if period < 1:
+            raise ValueError(f"period must be at least 1, got {period}.")
+        super().__init__(loss_module)
+        self.period, self.calls = period, 0
+
+    def step(self) -> None:
+        """Copies if it is due."""
+        self.calls += 1
+        if self.calls % self.period == 0:
+            targets, sources = _targets_and_sources(self)
+            with torch.no_grad():
+                torch._foreach_copy_(targets, sources)
+
+    def state_dict(self) -> dict[str, int]:
+        """The calls so far."""
+        return {"calls": self.calls}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Goes on counting from there."""
+        self.calls = state_dict["calls"]
+
+
+def _targets_and_sources(updater: TargetNetUpdater) -> tuple[list[Tensor], list[Tensor]]:
+    for name in updater._target_names:
+        getattr(updater.loss_module, name)  # TorchRL fills in targets of lazy layers here
+    keys = list(updater._sources.keys(include_nested=True, leaves_only=True))
+    targets = [updater._targets.get((f"target_{key[0]}", *key[1:])) for key in keys]
+    return targets, [updater._sources.get(key) for key in keys]

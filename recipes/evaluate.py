@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torchrl.checkpoint import CheckpointError
 
 from mpo_torchrl.trainer import SettingError, evaluate, make_evaluation_env, write_metrics
+from mpo_torchrl.trainer.environment import env_settings
 from mpo_torchrl.trainer.evaluation import EVALUATION_SEED, load_policy
 from mpo_torchrl.trainer.video import (
     record_episode,
@@ -78,7 +79,9 @@ def evaluate_run(settings: Settings) -> dict[str, Any]:
     if settings.video:
         film = output / "video.mp4"
         metrics["video"] = str(film)
-        _, frames, frames_per_second = record_episode(config.env, policy, settings.seed)
+        _, frames, frames_per_second = record_episode(
+            config.env, policy, settings.seed, **env_settings(config)
+        )
         write_video(film, frames, frames_per_second)
     write_metrics(output / "evaluation.json", metrics)
     return metrics

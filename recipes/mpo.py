@@ -34,6 +34,7 @@ from mpo_torchrl.trainer import (
     make_evaluation_env,
     make_logger,
     make_loss,
+    make_normalizer,
     make_optimizer,
     make_replay_buffer,
     make_run_dir,
@@ -71,11 +72,12 @@ def train(config: MPOConfig) -> dict[str, Any]:
     actor, loss = make_loss(env, config)
     optimizer = make_optimizer(loss, config)
     target_updater = make_target_updater(loss, config)
-    policy = MeanPolicy(actor)
+    normalizer = make_normalizer(env, loss, config)
+    policy = MeanPolicy(actor, normalizer)
 
     # Data
-    collector = make_collector(env, actor, config)
-    replay_buffer = make_replay_buffer(config)
+    collector = make_collector(env, actor, config, normalizer)
+    replay_buffer = make_replay_buffer(config, normalizer)
 
     # Files: what continues a run, and what is learned
     run_dir = make_run_dir(config)
@@ -89,6 +91,7 @@ def train(config: MPOConfig) -> dict[str, Any]:
         collector=collector,
         replay_buffer=replay_buffer,
         table=table,
+        target_updater=target_updater,
     )
     state = states.restore()
     table.log_hparams(config.to_dict())

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 from torchrl.data import Bounded
-from torchrl.objectives import SoftUpdate
+from torchrl.objectives import HardUpdate, SoftUpdate
 
 from mpo_torchrl import MPOLoss
 from mpo_torchrl.modules import make_actor, make_critics
-from mpo_torchrl.targets import FusedSoftUpdate
+from mpo_torchrl.targets import FusedSoftUpdate, PeriodicUpdate
 
 SPEC = Bounded(-1.0, 1.0, shape=(2,))
 
@@ -48,6 +48,52 @@ def test_every_target_moves() -> None:
         for key, value in new.items(True, True):
             is_buffer = "half_range" in key or "middle" in key
             assert torch.equal(value, old.get(key)) == is_buffer, key
+
+
+def copies(targets, loss: MPOLoss, calls: int) -> list[int]:
+    """The calls, counted from 1, after which the targets equal the networks."""
+    found = []
+    for call in range(1, calls + 1):
+        move(loss)
+        targets.step()
+        source, target = loss.qvalue_network_params, loss.target_qvalue_network_params
+        equal = [torch.equal(value, target.get(key)) for key, value in source.items(True, True)]
+        if all(equal):
+            found.append(call)
+    return found
+
+
+@pytest.mark.parametrize(("period", "expected"), [(1, [*range(1, 10)]), (3, [3, 6, 9]), (5, [5])])
+def test_a_copy_comes_at_every_period_th_call(period: int, expected: list[int]) -> None:
+    loss = make_loss()
+    assert copies(PeriodicUpdate(loss, period=period), loss, 9) == expected
+
+
+def test_torchrl_copies_one_call_later() -> None:
+    loss = make_loss()
+    assert copies(HardUpdate(loss, value_network_update_interval=3), loss, 9) == [4, 8]
+
+
+def test_the_actor_is_copied_too() -> None:
+    loss = make_loss()
+    targets = PeriodicUpdate(loss, period=1)
+    move(loss)
+    targets.step()
+    for key, value in loss.actor_network_params.items(True, True):
+        assert torch.equal(value, loss.target_actor_network_params.get(key))
+
+
+def test_the_count_survives_a_file() -> None:
+    loss = make_loss()
+    first, second = PeriodicUpdate(loss, period=3), PeriodicUpdate(loss, period=3)
+    assert copies(first, loss, 2) == []
+    second.load_state_dict(first.state_dict())
+    assert copies(second, loss, 4) == [1, 4]
+
+
+def test_a_period_below_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="period must be at least 1, got 0"):
+        PeriodicUpdate(make_loss(), period=0)
 
 
 if __name__ == "__main__":

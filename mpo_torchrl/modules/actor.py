@@ -78,6 +78,7 @@ def make_actor(
     num_cells: Sequence[int] = (256, 256),
     policy: PolicyKind = "gaussian",
     init_stddev: float = 0.5,
+    min_stddev: float = 0.01,
     layer_norm: bool = True,
     in_key: NestedKey = "observation",
     out_key: NestedKey = "action",
@@ -94,6 +95,7 @@ def make_actor(
             ``"tanh_normal"``, squashed into the bounds.
         init_stddev (float): stddev at the start, as a fraction of half the action's range (for
             ``"tanh_normal"``: before the squashing).
+        min_stddev (float): least stddev, in the same unit.
         layer_norm (bool): see :func:`~mpo_torchrl.modules.make_mlp`.
         in_key (NestedKey): where the observation is.
         out_key (NestedKey): where the action goes.
@@ -117,7 +119,7 @@ def make_actor(
     middle, half_range, bounded = action_range(action_spec)
     if policy == "gaussian":
         distribution, limits = IndependentNormal, {}
-        head = GaussianHead(middle, half_range, init_stddev=init_stddev)
+        head = GaussianHead(middle, half_range, init_stddev=init_stddev, min_stddev=min_stddev)
     elif policy == "tanh_normal":
         if not bounded:
             raise ValueError(
@@ -126,7 +128,9 @@ def make_actor(
             )
         distribution = TanhNormal
         limits = {"low": middle - half_range, "high": middle + half_range}
-        head = GaussianHead(torch.zeros(size), torch.ones(size), init_stddev=init_stddev)
+        head = GaussianHead(
+            torch.zeros(size), torch.ones(size), init_stddev=init_stddev, min_stddev=min_stddev
+        )
     else:
         raise ValueError(f"policy must be 'gaussian' or 'tanh_normal', got {policy!r}.")
 

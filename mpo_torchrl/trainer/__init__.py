@@ -34,7 +34,8 @@ from mpo_torchrl.trainer.learning import (
     total_loss,
 )
 from mpo_torchrl.trainer.loggers import make_logger
-from mpo_torchrl.trainer.policy import MeanPolicy
+from mpo_torchrl.trainer.normalizer import ObservationNormalizer, make_normalizer
+from mpo_torchrl.trainer.policy import MeanPolicy, SamplingPolicy
 from mpo_torchrl.trainer.progress import Progress
 from mpo_torchrl.trainer.results import (
     due,
@@ -59,8 +60,10 @@ __all__ = [
     "MeanPolicy",
     "NStepReturns",
     "NonFiniteError",
+    "ObservationNormalizer",
     "Progress",
     "RunStates",
+    "SamplingPolicy",
     "SettingError",
     "TableLogger",
     "diagnose",
@@ -76,6 +79,7 @@ __all__ = [
     "make_evaluation_env",
     "make_logger",
     "make_loss",
+    "make_normalizer",
     "make_optimizer",
     "make_replay_buffer",
     "make_run_dir",

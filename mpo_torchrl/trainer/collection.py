@@ -7,54 +7,75 @@ from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
-from tensordict.nn import TensorDictModuleBase
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, ReplayBuffer
-from torchrl.envs import EnvBase, MultiStepTransform
+from torchrl.envs import EnvBase, MultiStepTransform, RewardScaling
 from torchrl.envs.utils import ExplorationType
+from torchrl.modules import ProbabilisticActor
 
 from mpo_torchrl.trainer.config import MPOConfig
+from mpo_torchrl.trainer.normalizer import NormalizeReplay, ObservationNormalizer
+from mpo_torchrl.trainer.policy import SamplingPolicy
 
 
 class NonFiniteError(ValueError):
     """A NaN or an infinity where learning needs a number."""
 
 
-def make_collector(env: EnvBase, policy: TensorDictModuleBase, config: MPOConfig) -> Collector:
+def make_collector(
+    env: EnvBase,
+    actor: ProbabilisticActor,
+    config: MPOConfig,
+    normalizer: nn.Module | None = None,
+    *,
+    random_steps: int | None = None,
+) -> Collector:
     """Endless batches of ``steps_per_batch`` transitions: random actions first, then the policy's.
 
     Batches are ``[T]``, or ``[num_envs, T]`` with more than one environment: time comes last. The
     policy acts with a sample of its distribution. The collector never stops by itself: the loop
     that reads it counts the steps.
     """
+    # Where all is on the CPU, naming devices would only make the collector look twice a step.
+    device = None if config.device == "cpu" else "cpu"
     return Collector(
         env,
-        policy,
+        SamplingPolicy(actor, normalizer),
         frames_per_batch=config.batch_steps,
         total_frames=-1,
-        init_random_frames=config.random_steps,
-        policy_device=config.device,
-        env_device="cpu",
-        storing_device="cpu",
+        init_random_frames=config.random_steps if random_steps is None else random_steps,
+        policy_device=device and config.device,
+        env_device=device,
+        storing_device=device,
         exploration_type=ExplorationType.RANDOM,
         track_traj_ids=False,
         auto_register_policy_transforms=False,  # the policy has no memory to be reset
     )
 
 
-def make_replay_buffer(config: MPOConfig) -> ReplayBuffer:
+def make_replay_buffer(config: MPOConfig, normalizer: nn.Module | None = None) -> ReplayBuffer:
     """Transitions in memory, sampled uniformly; memory is taken as they arrive.
+
+    Observations and rewards are kept as the environment gave them, and are normalized and scaled
+    as they are sampled.
 
     Environments keep a dimension of their own: in a flat buffer the rewards of an n-step return
     would run on from the end of one environment into the start of the next.
     """
     ndim = 1 if config.num_envs == 1 else 2
-    return ReplayBuffer(
+    buffer = ReplayBuffer(
         storage=LazyTensorStorage(config.buffer_size, device=config.device, ndim=ndim),
         batch_size=config.batch_size,
-        transform=NStepReturns(config.n_step, config.gamma) if config.n_step > 1 else None,
     )
+    # On the way in the last one is the first.
+    if config.n_step > 1:
+        buffer.append_transform(NStepReturns(config.n_step, config.gamma))
+    if isinstance(normalizer, ObservationNormalizer):
+        buffer.append_transform(NormalizeReplay(normalizer))
+    if config.reward_scale != 1.0:
+        buffer.append_transform(RewardScaling(0.0, config.reward_scale, [("next", "reward")]))
+    return buffer
 
 
 class NStepReturns(MultiStepTransform):

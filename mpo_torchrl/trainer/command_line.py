@@ -37,8 +37,12 @@ _USAGE = """{program}: {purpose}
 
   python {program} [setting=value ...]
   python {program} --multirun seed=0,1,2
+  python {program} --config-name PRESET [setting=value ...]
   python {program} --config-dir FOLDER --config-name NAME   (your own NAME.yaml; its first line:
                                                              defaults: [mpo, _self_])
+
+Presets: what they are after; the files are in {config_dir}
+{presets}
 
 Settings: name, default, meaning [valid]
 {settings}
@@ -62,7 +66,14 @@ def run_from_command_line(
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
         program = os.path.relpath(sys.argv[0])
-        print(_USAGE.format(program=program, purpose=purpose, settings=describe_settings()))
+        usage = _USAGE.format(
+            program=program,
+            purpose=purpose,
+            config_dir=os.path.relpath(config_dir),
+            presets=_describe_presets(config_dir),
+            settings=describe_settings(),
+        )
+        print(usage)
         return
     torchrl_logger.setLevel(logging.WARNING)
     for handler in torchrl_logger.handlers:  # TorchRL talks on stdout, which is for results
@@ -92,6 +103,18 @@ def run_from_command_line(
             _stop(error, 2)
         except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
             _stop(_translate(error), 2)
+
+
+def _describe_presets(config_dir: Path) -> str:
+    """Each YAML file of the folder, with the first sentence of the comment that it begins with."""
+    files = sorted(path for path in config_dir.glob("*.yaml") if path.stem != "mpo")
+    width = max(len(file.stem) for file in files)
+    lines = []
+    for file in files:
+        comment = file.read_text().partition("defaults:")[0].replace("#", "")
+        sentence = " ".join(comment.split()).split(". ")[0].rstrip(".")
+        lines.append(f"  {file.stem:{width}}  {sentence}")
+    return "\n".join(lines)
 
 
 def _to_config(settings: DictConfig) -> MPOConfig:

@@ -26,6 +26,7 @@ _KINDS: dict[str, tuple[type, str]] = {
     "float": (float, "a number"),
     "bool": (bool, "true or false"),
     "str": (str, "text"),
+    "list[int]": (list, "a list of whole numbers"),
 }
 
 
@@ -40,7 +41,10 @@ def setting(
 ) -> Any:
     """One field of :class:`MPOConfig`: default, meaning in one line, and the values it may take."""
     limits = {"above": above, "at_least": at_least, "at_most": at_most, "choices": choices}
-    return dataclasses.field(default=default, metadata={"meaning": meaning, **limits})
+    metadata = {"default": default, "meaning": meaning, **limits}
+    if isinstance(default, list):  # each configuration has a list of its own
+        return dataclasses.field(default_factory=default.copy, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -61,11 +65,15 @@ class MPOConfig:
     """
 
     # The run
-    env: str = setting("Pendulum-v1", "Gymnasium id of the environment")
+    env: str = setting(
+        "Pendulum-v1", "Gymnasium id of the environment, or dm_control/<domain>-<task>"
+    )
     seed: int = setting(
         42, "seeds networks, environment, actions and replay", at_least=0, at_most=2**31 - 1
     )
-    total_timesteps: int = setting(20_000, "environment steps of the whole run", at_least=1)
+    total_timesteps: int = setting(
+        20_000, "steps of the whole run: actions taken, over all environments", at_least=1
+    )
     run_dir: str = setting("", "folder of the results; empty: runs/<env>-<seed>-<time>")
     device: str = setting("cpu", "where networks and updates live: cpu, cuda, cuda:1, ...")
     num_threads: int = setting(
@@ -77,8 +85,33 @@ class MPOConfig:
         "what shows metrics beside progress.csv, which is always written",
         choices=("csv", "tensorboard", "wandb", "mlflow"),
     )
+    # Environment
+    num_envs: int = setting(1, "environments stepped together", at_least=1)
+    env_processes: bool = setting(
+        False, "step each environment in a process of its own; pays where a step takes over 1 ms"
+    )
+    action_repeat: int = setting(
+        1, "steps of the environment for which an action is held, their rewards summed", at_least=1
+    )
+    frame_skip: int = setting(
+        0,
+        "steps of the simulation in one of the environment (Gymnasium's MuJoCo); 0: its own",
+        at_least=0,
+    )
+    reward_scale: float = setting(
+        1.0, "factor of the rewards learned from; returns are shown without it", above=0
+    )
+    normalize_observation: bool = setting(
+        False, "observations are shifted and scaled by their running mean and stddev"
+    )
     # Networks
     hidden: int = setting(256, "width of the two hidden layers of actor and critics", at_least=1)
+    actor_cells: list[int] = setting(
+        [], "widths of the actor's hidden layers; []: two of hidden", at_least=1
+    )
+    critic_cells: list[int] = setting(
+        [], "widths of a critic's hidden layers; []: two of hidden", at_least=1
+    )
     layer_norm: bool = setting(True, "LayerNorm and tanh after the first layer of every network")
     num_critics: int = setting(2, "critics whose minimum scores an action", at_least=1)
     policy: str = setting(
@@ -87,17 +120,25 @@ class MPOConfig:
         choices=("gaussian", "tanh_normal"),
     )
     init_stddev: float = setting(
-        0.5, "stddev of the policy at the start, in halves of the action range", above=1e-4
+        0.5, "stddev of the policy at the start, in halves of the action range", above=0
     )
+    min_stddev: float = setting(0.01, "least stddev of the policy, in the same unit", above=0)
     # Learning
     learning_rate: float = setting(3e-4, "Adam, actor and critics", above=0)
+    critic_lr: float = setting(
+        0.0, "Adam, critics, if they shall have a rate of their own; 0: learning_rate", at_least=0
+    )
     dual_lr: float = setting(1e-2, "Adam, temperatures and KL multipliers", above=0)
+    max_grad_norm: float = setting(
+        0.0,
+        "gradients of the actor and of the critics are each clipped to this norm; 0: never",
+        at_least=0,
+    )
     batch_size: int = setting(256, "transitions in one update", at_least=1)
     buffer_size: int = setting(1_000_000, "transitions kept for replay", at_least=1)
     learning_starts: int = setting(
         1000, "uniformly random steps before the first update", at_least=0
     )
-    num_envs: int = setting(1, "environments stepped together", at_least=1)
     steps_per_batch: int = setting(
         10,
         "steps of all environments collected between two rounds of updates, at least one of each",
@@ -107,6 +148,11 @@ class MPOConfig:
     gamma: float = setting(0.99, "discount", at_least=0, at_most=1)
     n_step: int = setting(1, "rewards in a target before the critic's value follows", at_least=1)
     tau: float = setting(0.005, "Polyak step of the targets after each update", above=0, at_most=1)
+    target_period: int = setting(
+        0, "copy the networks into the targets every so many updates; 0: Polyak steps", at_least=0
+    )
+    delay_actor: bool = setting(True, "draw the E-step's actions from a target of the actor")
+    delay_qvalue: bool = setting(True, "bootstrap from targets of the critics")
     # MPO
     n_action_samples: int = setting(20, "actions per state in the E-step (N)", at_least=1)
     n_bootstrap_samples: int = setting(
@@ -124,6 +170,9 @@ class MPOConfig:
     epsilon_stddev: float = setting(
         5e-3, "M-step bound: KL of the stddev, nats per action dimension", above=0
     )
+    per_dim_constraining: bool = setting(
+        True, "bound the KL of each action dimension; false: of all together"
+    )
     epsilon_penalty: float = setting(
         0.001, "bound of the action penalty (gaussian policy only), nats", above=0
     )
@@ -133,8 +182,14 @@ class MPOConfig:
         choices=("learned", "exact"),
     )
     init_temperature: float = setting(1.0, "E-step temperature at the start", above=0)
+    init_penalty_temperature: float = setting(
+        1.0, "temperature of the action penalty at the start", above=0
+    )
     init_alpha_mean: float = setting(1.0, "multiplier of the mean's KL at the start", above=0)
     init_alpha_stddev: float = setting(1.0, "multiplier of the stddev's KL at the start", above=0)
+    parametrization: str = setting(
+        "softplus", "how multipliers stay positive", choices=("softplus", "exp")
+    )
     # Evaluation
     eval_every: int = setting(
         2000, "environment steps between two evaluations, each with checkpoint.zip", at_least=1
@@ -166,6 +221,12 @@ class MPOConfig:
             raise SettingError(
                 f"buffer_size must be >= batch_size ({self.batch_size}), got {self.buffer_size}."
             )
+        if self.init_stddev <= self.min_stddev:
+            raise SettingError(
+                f"init_stddev must be > min_stddev ({self.min_stddev}), got {self.init_stddev}."
+            )
+        if not (self.delay_actor or self.delay_qvalue):
+            raise SettingError("delay_actor or delay_qvalue must be true: some target has to move.")
         if self.random_steps - self.waiting_steps < 1 < self.n_step:
             raise SettingError(
                 f"learning_starts must be > n_step * num_envs ({self.waiting_steps}), whose "
@@ -226,13 +287,19 @@ def valid_range(field: dataclasses.Field[Any]) -> str:
         return " or ".join(limits["choices"])
     bounds = ((">", limits["above"]), (">=", limits["at_least"]), ("<=", limits["at_most"]))
     words = [f"{sign} {bound}" for sign, bound in bounds if bound is not None]
+    if str(field.type) == "list[int]":
+        words = ["each " + " and ".join(words)]
     return " ".join([_KINDS[str(field.type)][1], " and ".join(words)]).strip()
 
 
 def describe_settings() -> str:
     """All settings, one a line: name, default, meaning and valid range."""
     rows = [
-        (field.name, str(field.default), f"{field.metadata['meaning']} [{valid_range(field)}]")
+        (
+            field.name,
+            str(field.metadata["default"]),
+            f"{field.metadata['meaning']} [{valid_range(field)}]",
+        )
         for field in dataclasses.fields(MPOConfig)
     ]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
@@ -259,15 +326,18 @@ def _checked(field: dataclasses.Field[Any], value: Any) -> Any:
     kind = _KINDS[str(field.type)][0]
     if kind is float and type(value) is int:
         value = float(value)
-    limits = field.metadata
-    valid = type(value) is kind and (not limits["choices"] or value in limits["choices"])
-    if valid and kind in (int, float):
-        valid = (
-            math.isfinite(value)
-            and (limits["above"] is None or value > limits["above"])
-            and (limits["at_least"] is None or value >= limits["at_least"])
-            and (limits["at_most"] is None or value <= limits["at_most"])
-        )
-    if not valid:
+    values = list(value) if kind is list and isinstance(value, (list, tuple)) else [value]
+    if not all(_is_valid(field.metadata, int if kind is list else kind, item) for item in values):
         raise SettingError(f"{field.name} must be {valid_range(field)}, got {value!r}.")
-    return value
+    return values if kind is list else value
+
+
+def _is_valid(limits: Mapping[str, Any], kind: Any, value: Any) -> bool:
+    if type(value) is not kind or (limits["choices"] and value not in limits["choices"]):
+        return False
+    return kind in (bool, str) or (
+        math.isfinite(value)
+        and (limits["above"] is None or value > limits["above"])
+        and (limits["at_least"] is None or value >= limits["at_least"])
+        and (limits["at_most"] is None or value <= limits["at_most"])
+    )

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
+import warnings
 from functools import partial
+from typing import Any
 
 import gymnasium
 import torch
 from torchrl.data.tensor_specs import Bounded, Composite
 from torchrl.envs import (
+    CatTensors,
     Compose,
+    DMControlEnv,
     DoubleToFloat,
     EnvBase,
     GymWrapper,
+    ParallelEnv,
     RewardSum,
     SerialEnv,
     Transform,
@@ -20,6 +26,9 @@ from torchrl.envs import (
 
 from mpo_torchrl.trainer.config import MPOConfig, SettingError
 from mpo_torchrl.trainer.episode import EpisodeMemory
+
+SUITE = "dm_control/"
+"""What the names of the DeepMind Control Suite begin with."""
 
 
 class ClipAction(Transform):
@@ -39,21 +48,46 @@ class ClipAction(Transform):
 
 
 def make_training_env(config: MPOConfig) -> EnvBase:
-    """The environments that a run collects from, ``num_envs`` of them stepped together."""
-    return make_env(config.env, num_envs=config.num_envs)
+    """The environments that a run collects from: ``num_envs`` of them, stepped together."""
+    return make_env(
+        config.env,
+        num_envs=config.num_envs,
+        processes=config.env_processes,
+        **env_settings(config),
+    )
 
 
-def make_env(name: str, *, num_envs: int = 1, render: bool = False) -> EnvBase:
-    """A Gymnasium environment for continuous control, behind TorchRL's interface.
+def env_settings(config: MPOConfig) -> dict[str, Any]:
+    """How each environment of a run is made, in training and evaluation: keywords of make_env."""
+    return {"action_repeat": config.action_repeat, "frame_skip": config.frame_skip}
+
+
+def make_env(
+    name: str,
+    *,
+    num_envs: int = 1,
+    processes: bool = False,
+    action_repeat: int = 1,
+    frame_skip: int = 0,
+    render: bool = False,
+) -> EnvBase:
+    """A task of continuous control, from Gymnasium or dm_control, behind TorchRL's interface.
 
     Observations, actions and rewards are float32. ``("next", "episode_reward")`` holds the return
     of the episode so far.
 
     Args:
-        name (str): Gymnasium id, e.g. ``"Pendulum-v1"``.
+        name (str): Gymnasium id, e.g. ``"HalfCheetah-v5"``, or ``"module:id"`` where importing the
+            module registers it; or a task of the DeepMind Control Suite, e.g.
+            ``"dm_control/walker-walk"``, whose observations are put side by side.
 
     Keyword Args:
         num_envs (int): with more than one, entries are ``[num_envs, ...]``.
+        processes (bool): step each of several environments in a process of its own.
+        action_repeat (int): steps of the environment for which an action is held; rewards are
+            summed, and the end of an episode ends the repetition. A step is then an action.
+        frame_skip (int): steps of the simulator in one step of a MuJoCo environment of Gymnasium;
+            0 leaves its own number. What an action can do in one step changes with it.
         render (bool): let ``env.render()`` give pictures, ``[H, W, 3]`` bytes.
 
     Returns:
@@ -68,13 +102,18 @@ def make_env(name: str, *, num_envs: int = 1, render: bool = False) -> EnvBase:
         >>> env.rollout(3)["observation"].shape
         torch.Size([3, 3])
     """
-    base = _gym_env(name, render)
-    _check_observation(name, base)
-    action_spec = _check_action(name, base)
+    make_one = partial(_simulator, name, action_repeat, frame_skip, render)
+    base = one = make_one()
+    on_suite = name.startswith(SUITE)
+    if not on_suite:
+        _check_observation(name, one)
+    action_spec = _check_action(name, one)
     if num_envs > 1:
-        base.close()
-        base = SerialEnv(num_envs, partial(_gym_env, name, render))
+        one.close()
+        base = (ParallelEnv if processes else SerialEnv)(num_envs, make_one)
     env = TransformedEnv(base, Compose(RewardSum()), auto_unwrap=True)
+    if on_suite:
+        env.append_transform(CatTensors(list(one.observation_spec.keys()), "observation"))
     env.append_transform(ClipAction(action_spec.space.low, action_spec.space.high))
     dtypes = {spec.dtype for spec in env.specs.values(include_nested=True, leaves_only=True)}
     if torch.float64 in dtypes:
@@ -82,16 +121,57 @@ def make_env(name: str, *, num_envs: int = 1, render: bool = False) -> EnvBase:
     return env
 
 
-def _gym_env(name: str, render: bool) -> EnvBase:
+def _simulator(name: str, action_repeat: int, frame_skip: int, render: bool) -> EnvBase:
+    """One environment as its package makes it."""
+    if name.startswith(SUITE):
+        return _suite_env(name, action_repeat, frame_skip)
+    settings: dict[str, Any] = {}  # what is not asked for is not named: own classes may not know it
+    if frame_skip:
+        settings["frame_skip"] = frame_skip
+    if render:
+        settings["render_mode"] = "rgb_array"
     try:
-        # TorchRL's GymEnv would pass on a frameskip that is Atari's, which own classes refuse.
-        env = gymnasium.make(name, render_mode="rgb_array" if render else None)
-        return TransformedEnv(GymWrapper(env), EpisodeMemory())
+        # TorchRL's GymEnv would pass on a frameskip that is Atari's.
+        env = gymnasium.make(name, **settings)
     except gymnasium.error.DependencyNotInstalled as error:
-        remedy = "; pip install 'mpo_torchrl[recipes]'" if "mujoco" in str(error).lower() else ""
+        remedy = "; pip install 'mpo_torchrl[mujoco]'" if "mujoco" in str(error).lower() else ""
         raise SettingError(f"env {name!r} needs a missing package: {error}{remedy}") from error
     except (gymnasium.error.Error, ImportError) as error:
         raise SettingError(f"env {name!r} cannot be made: {error}") from error
+    except TypeError as error:
+        if frame_skip and "frame_skip" in str(error):
+            raise _no_frame_skip(name, frame_skip) from error
+        raise
+    return TransformedEnv(GymWrapper(env, frame_skip=action_repeat), EpisodeMemory())
+
+
+def _suite_env(name: str, action_repeat: int, frame_skip: int) -> EnvBase:
+    """A task of the DeepMind Control Suite. Its time limit truncates, it does not terminate."""
+    if frame_skip:
+        raise _no_frame_skip(name, frame_skip)
+    try:
+        with warnings.catch_warnings():  # a machine without a display is no reason to complain
+            warnings.simplefilter("ignore")
+            from dm_control import suite  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise SettingError(
+            f"env {name!r} needs a missing package: {error}; pip install 'mpo_torchrl[dm_control]'."
+        ) from error
+    tasks = [f"{SUITE}{domain}-{task}" for domain, task in suite.ALL_TASKS]
+    if name not in tasks:
+        (nearest,) = difflib.get_close_matches(name, tasks, n=1, cutoff=0.0)
+        raise SettingError(f"env {name!r} is not in dm_control; the nearest one is {nearest!r}.")
+    domain, _, task = name.removeprefix(SUITE).partition("-")
+    env = DMControlEnv(domain, task, frame_skip=action_repeat)
+    env._env.render = partial(env._env.physics.render, camera_id=0)  # as Gymnasium's have it
+    return TransformedEnv(env, EpisodeMemory())
+
+
+def _no_frame_skip(name: str, frame_skip: int) -> SettingError:
+    return SettingError(
+        f"frame_skip must be 0 for env {name!r}, whose simulator has no such setting, got "
+        f"{frame_skip}; action_repeat holds an action for several steps of any environment."
+    )
 
 
 def _check_observation(name: str, env: EnvBase) -> None:

@@ -12,8 +12,9 @@ from torchrl.envs import EnvBase, SerialEnv
 
 from mpo_torchrl.trainer.checkpoint import load_checkpoint, read_config
 from mpo_torchrl.trainer.config import MPOConfig
-from mpo_torchrl.trainer.environment import make_env
+from mpo_torchrl.trainer.environment import env_settings, make_env
 from mpo_torchrl.trainer.learning import make_loss
+from mpo_torchrl.trainer.normalizer import make_normalizer
 from mpo_torchrl.trainer.policy import MeanPolicy
 from mpo_torchrl.trainer.seeding import keep_random_state, seed_everything
 
@@ -27,7 +28,8 @@ EVALUATION_SEED = 1_000_000
 def make_evaluation_env(config: MPOConfig) -> EnvBase:
     """One environment for each episode of an evaluation, stepped together."""
     with keep_random_state():
-        return SerialEnv(config.eval_episodes, partial(make_env, config.env))
+        make_one = partial(make_env, config.env, **env_settings(config))
+        return SerialEnv(config.eval_episodes, make_one)
 
 
 def evaluate(env: EnvBase, policy: TensorDictModuleBase, seed: int = EVALUATION_SEED) -> Tensor:
@@ -64,8 +66,9 @@ def load_policy(checkpoint: str | Path) -> tuple[MeanPolicy, MPOConfig, dict[str
         SettingError: if the environment cannot be made here.
     """
     config = read_config(checkpoint)
-    env = make_env(config.env)
+    env = make_env(config.env, **env_settings(config))
     actor, loss = make_loss(env, config)
+    normalizer = make_normalizer(env, loss, config)
     env.close()
     counters = load_checkpoint(checkpoint, loss=loss)
-    return MeanPolicy(actor), config, counters
+    return MeanPolicy(actor, normalizer), config, counters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from tensordict import TensorDictBase
@@ -12,10 +12,11 @@ from torchrl.modules import ProbabilisticActor
 from torchrl.objectives import LossModule
 
 from mpo_torchrl.dual import ExactTemperature
+from mpo_torchrl.dual.multiplier import Parametrization
 from mpo_torchrl.loss import MPOLoss
 from mpo_torchrl.modules import make_actor, make_critics
 from mpo_torchrl.modules.actor import PolicyKind
-from mpo_torchrl.targets import FusedSoftUpdate
+from mpo_torchrl.targets import FusedSoftUpdate, PeriodicUpdate
 from mpo_torchrl.trainer.collection import NonFiniteError
 from mpo_torchrl.trainer.config import MPOConfig
 
@@ -27,16 +28,17 @@ def make_loss(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, MPOL
     actor = make_actor(
         observation_size,
         action_spec,
-        num_cells=(config.hidden, config.hidden),
+        num_cells=config.actor_cells or [config.hidden] * 2,
         policy=cast(PolicyKind, config.policy),
         init_stddev=config.init_stddev,
+        min_stddev=config.min_stddev,
         layer_norm=config.layer_norm,
     )
     critics = make_critics(
         observation_size,
         action_spec,
         num_critics=config.num_critics,
-        num_cells=(config.hidden, config.hidden),
+        num_cells=config.critic_cells or [config.hidden] * 2,
         layer_norm=config.layer_norm,
     )
     loss = MPOLoss(
@@ -50,10 +52,15 @@ def make_loss(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, MPOL
         epsilon_mean=config.epsilon_mean,
         epsilon_stddev=config.epsilon_stddev,
         epsilon_penalty=config.epsilon_penalty,
+        per_dim_constraining=config.per_dim_constraining,
         init_temperature=config.init_temperature,
+        init_penalty_temperature=config.init_penalty_temperature,
         init_alpha_mean=config.init_alpha_mean,
         init_alpha_stddev=config.init_alpha_stddev,
         temperature=ExactTemperature(config.epsilon) if config.temperature == "exact" else None,
+        parametrization=cast(Parametrization, config.parametrization),
+        delay_actor=config.delay_actor,
+        delay_qvalue=config.delay_qvalue,
         action_spec=action_spec,
     )
     loss.make_value_estimator(gamma=config.gamma)
@@ -61,18 +68,39 @@ def make_loss(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, MPOL
 
 
 def make_optimizer(loss: MPOLoss, config: MPOConfig) -> torch.optim.Adam:
-    """One Adam, two groups: the duals must follow faster than the networks move."""
-    return torch.optim.Adam(
-        [
-            {"params": loss.network_parameters(), "lr": config.learning_rate},
-            {"params": loss.dual_parameters(), "lr": config.dual_lr},
-        ],
-        fused=True,  # one call for all parameters: a third of an update's fixed cost otherwise
-    )
+    """One Adam with a group for the networks and one for the duals, which must follow faster.
+
+    With ``critic_lr`` or ``max_grad_norm`` actor and critics are two groups, each clipped on its
+    own before a step; the gradients of the duals are never clipped.
+    """
+    groups = [{"params": loss.network_parameters(), "lr": config.learning_rate}]
+    if config.critic_lr or config.max_grad_norm:
+        networks = [loss.actor_network_params, loss.qvalue_network_params]
+        rates = [config.learning_rate, config.critic_lr or config.learning_rate]
+        groups = [
+            {"params": [*network.parameters()], "lr": rate}
+            for network, rate in zip(networks, rates, strict=True)
+        ]
+    duals = {"params": loss.dual_parameters(), "lr": config.dual_lr}
+    # Fused is one call for all parameters: a third of an update's fixed cost otherwise.
+    optimizer = torch.optim.Adam([*groups, duals], fused=True)
+    if config.max_grad_norm:
+
+        def clip(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+            for group in optimizer.param_groups[:-1]:
+                torch.nn.utils.clip_grad_norm_(group["params"], config.max_grad_norm)
+
+        optimizer.register_step_pre_hook(clip)
+    return optimizer
 
 
-def make_target_updater(loss: LossModule, config: MPOConfig) -> FusedSoftUpdate:
-    """Moves every target by ``tau`` towards its network; call ``step()`` after each update."""
+def make_target_updater(loss: LossModule, config: MPOConfig) -> FusedSoftUpdate | PeriodicUpdate:
+    """Moves every target towards its network; call ``step()`` after each update.
+
+    By a share of ``tau`` each time, or with ``target_period`` all the way once in a while.
+    """
+    if config.target_period:
+        return PeriodicUpdate(loss, period=config.target_period)
     return FusedSoftUpdate(loss, tau=config.tau)
 
 

@@ -1,4 +1,4 @@
-"""A trained policy for use: observation in, best action out."""
+"""The actor at work: observation in, action out."""
 
 from __future__ import annotations
 
@@ -7,9 +7,41 @@ from typing import Any
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.envs.utils import ExplorationType, set_exploration_type
-from torchrl.modules import ProbabilisticActor
+from torchrl.modules import IndependentNormal, ProbabilisticActor
+
+
+class SamplingPolicy(TensorDictModuleBase):
+    """Acts with a sample of the actor's distribution, to collect data.
+
+    The same action as the actor's own when it explores, draw for draw, without what costs time
+    and is not kept: the log-probability, the parameters of the distribution, and for a Gaussian
+    the distribution itself. It shares its parameters with the actor.
+
+    Args:
+        actor (ProbabilisticActor): from :func:`~mpo_torchrl.modules.make_actor`.
+        normalizer (nn.Module, optional): what observations pass first.
+    """
+
+    in_keys = ["observation"]
+    out_keys = ["action"]
+
+    def __init__(self, actor: ProbabilisticActor, normalizer: nn.Module | None = None) -> None:
+        super().__init__()
+        self.network, self.sampling = actor[0].module, actor[-1]
+        self.normalizer = normalizer or nn.Identity()
+
+    @torch.no_grad()
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """The TensorDict with ``action`` added."""
+        loc, scale = self.network(self.normalizer(tensordict.get("observation")))
+        if self.sampling.distribution_class is IndependentNormal:
+            action = loc + torch.randn_like(loc) * scale
+        else:
+            kwargs = self.sampling.distribution_kwargs
+            action = self.sampling.distribution_class(loc, scale, **kwargs).sample()
+        return tensordict.set("action", action)
 
 
 class MeanPolicy(TensorDictModuleBase):
@@ -20,6 +52,7 @@ class MeanPolicy(TensorDictModuleBase):
 
     Args:
         actor (ProbabilisticActor): reads ``observation``, writes ``action``.
+        normalizer (nn.Module, optional): what observations pass first.
 
     Examples:
         >>> from torchrl.data import Bounded
@@ -32,21 +65,25 @@ class MeanPolicy(TensorDictModuleBase):
     in_keys = ["observation"]
     out_keys = ["action"]
 
-    def __init__(self, actor: ProbabilisticActor) -> None:
+    def __init__(self, actor: ProbabilisticActor, normalizer: nn.Module | None = None) -> None:
         super().__init__()
         self.actor = actor
+        self.normalizer = normalizer or nn.Identity()
 
     @torch.no_grad()
     def forward(self, observation: Any) -> Any:
         """The action for an observation (tensor or array), or a TensorDict with it added."""
         if isinstance(observation, TensorDictBase):
-            return observation.set("action", self._act(observation.get("observation")))
-        return self._act(torch.as_tensor(observation, dtype=torch.float32))
+            action = self._act(observation.get("observation"))
+            return observation.set("action", action.to(observation.get("observation").device))
+        observation = torch.as_tensor(observation, dtype=torch.float32)
+        return self._act(observation).to(observation.device)
 
     def _act(self, observation: Tensor) -> Tensor:
         device = next(self.actor.parameters()).device
-        state = TensorDict(observation=observation.to(device), batch_size=observation.shape[:-1])
+        observation = self.normalizer(observation.to(device))
+        state = TensorDict(observation=observation, batch_size=observation.shape[:-1])
         with set_exploration_type(ExplorationType.DETERMINISTIC):
             action = self.actor(state).get("action")
         spec = self.actor.spec["action"]
-        return action.clamp(spec.low, spec.high).to(observation.device)
+        return action.clamp(spec.low, spec.high)

@@ -88,8 +88,10 @@ class TableLogger(Logger):
         """Write the settings beside the table as ``settings.json``, and pass them on once."""
         self._replace(self.path.with_name("settings.json"), json.dumps(dict(cfg), indent=2) + "\n")
         if self.further is None:
+            # TensorBoard takes no lists.
+            plain = {k: str(v) if isinstance(v, list) else v for k, v in cfg.items()}
             for logger in self._others():
-                logger.log_hparams(dict(cfg))
+                logger.log_hparams(plain)
 
     def log_video(self, name: str, video: Tensor, step: int | None = None, **kwargs: Any) -> None:
         """Pass the video on; a table holds none."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from tensordict import TensorDictBase
+from torch import nn
 from torchrl.checkpoint import GlobalRNGState
 from torchrl.collectors import BaseCollector
 from torchrl.data import ReplayBuffer
@@ -47,6 +48,7 @@ from mpo_torchrl.trainer.learning import (
     make_target_updater,
 )
 from mpo_torchrl.trainer.loggers import make_logger
+from mpo_torchrl.trainer.normalizer import make_normalizer
 from mpo_torchrl.trainer.policy import MeanPolicy
 from mpo_torchrl.trainer.progress import Progress
 from mpo_torchrl.trainer.results import final_metrics, progress_row, write_metrics
@@ -169,15 +171,16 @@ class MPOTrainer(Trainer):
         env = make_training_env(config)
         env.set_seed(config.seed)
         actor, loss = make_loss(env, config)
+        normalizer = make_normalizer(env, loss, config)
         optimizer = make_optimizer(loss, config)
         target_updater = make_target_updater(loss, config)
         if logger is None and (config.run_dir or config.logger != "csv"):
             logger = make_logger(config, config.run_dir)
         return cls(
-            collector=make_collector(env, actor, config),
+            collector=make_collector(env, actor, config, normalizer),
             loss_module=loss,
             optimizer=optimizer,
-            replay_buffer=make_replay_buffer(config),
+            replay_buffer=make_replay_buffer(config, normalizer),
             target_net_updater=target_updater,
             config=config,
             logger=logger,
@@ -186,7 +189,11 @@ class MPOTrainer(Trainer):
     @cached_property
     def policy(self) -> MeanPolicy:
         """The policy for use: an observation, or a TensorDict with one, gives the mean action."""
-        return MeanPolicy(self.loss_module.actor_network)
+        return MeanPolicy(self.loss_module.actor_network, self._normalizer)
+
+    @property
+    def _normalizer(self) -> nn.Module | None:
+        return self.loss_module._modules.get("normalizer")
 
     @cached_property
     def evaluation_env(self) -> EnvBase:
@@ -213,6 +220,8 @@ class MPOTrainer(Trainer):
         }
         if self.logger is not None:
             components["table"] = self.logger
+        if hasattr(self.target_net_updater, "state_dict"):  # TorchRL's own have none
+            components["target_updater"] = self.target_net_updater
         return components
 
     def train(self, total_timesteps: int | None = None) -> dict[str, Any]:
@@ -332,8 +341,8 @@ class MPOTrainer(Trainer):
         self.collector.shutdown()
         env = make_training_env(self.config)
         env.set_seed(self.config.seed + self.progress.env_steps)
-        config = dataclasses.replace(self.config, learning_starts=0)
-        self.collector = make_collector(env, self.loss_module.actor_network, config)
+        actor = self.loss_module.actor_network
+        self.collector = make_collector(env, actor, self.config, self._normalizer, random_steps=0)
 
     def _finish(self) -> dict[str, Any]:
         """A last evaluation unless there was one; the figures of the run, written if asked to."""

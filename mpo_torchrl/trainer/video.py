@@ -31,15 +31,19 @@ def render_offscreen() -> None:
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 
 
-def record_episode(name: str, policy: TensorDictModuleBase, seed: int) -> tuple[float, Tensor, int]:
+def record_episode(
+    name: str, policy: TensorDictModuleBase, seed: int, **settings: Any
+) -> tuple[float, Tensor, int]:
     """Play one episode and film it.
 
     Args:
-        name (str): Gymnasium id of the environment.
+        name (str): the environment.
         policy (TensorDictModuleBase): what to play, e.g. a
             :class:`~mpo_torchrl.trainer.MeanPolicy`.
         seed (int): fixes the state that the episode starts from: it is the first episode of
             :func:`~mpo_torchrl.trainer.evaluate` with this seed.
+        **settings: how the environment is made, further keywords of
+            :func:`~mpo_torchrl.trainer.make_env`.
 
     Returns:
         tuple[float, Tensor, int]: the undiscounted return, the frames ``[T, 3, H, W]`` in bytes,
@@ -48,7 +52,7 @@ def record_episode(name: str, policy: TensorDictModuleBase, seed: int) -> tuple[
     Raises:
         SettingError: if the environment cannot be made or drawn.
     """
-    env = make_env(name, render=True)
+    env = make_env(name, render=True, **settings)
     try:
         # Every second frame, as TorchRL does by itself for one environment: half the memory.
         recorder = VideoRecorder(logger=None, tag=None, skip=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from mpo_torchrl.trainer import MPOTrainer
+from recipes import mpo
 from tests.trainer.small import SETTINGS, small_config
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "mpo.py"
@@ -91,6 +93,24 @@ def test_the_trainer_learns_bitwise_the_same(finished):
     trainer.train()
     torch.set_num_threads(threads)
     recipe = MPOTrainer.load(folder / "results/checkpoint.zip").loss_module.state_dict()
+    for name, value in trainer.loss_module.state_dict().items():
+        assert not torch.is_tensor(value) or torch.equal(value, recipe[name]), name
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_envs": 2, "n_step": 3, "normalize_observation": True, "reward_scale": 0.1},
+        {"max_grad_norm": 1.0, "critic_lr": 1e-3, "target_period": 7, "e_step_critic": "next"},
+    ],
+    ids=["collecting", "learning"],
+)
+def test_recipe_and_trainer_agree_bitwise_on_other_settings_too(settings, tmp_path):
+    config = small_config(run_dir=str(tmp_path), total_timesteps=100, **settings)
+    mpo.train(config)
+    recipe = MPOTrainer.load(tmp_path / "checkpoint.zip").loss_module.state_dict()
+    trainer = MPOTrainer.from_config(dataclasses.replace(config, run_dir=""))
+    trainer.train()
     for name, value in trainer.loss_module.state_dict().items():
         assert not torch.is_tensor(value) or torch.equal(value, recipe[name]), name
 

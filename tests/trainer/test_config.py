@@ -33,7 +33,7 @@ def test_published_defaults_hold(name, default):
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
 def test_help_shows_every_setting_with_default_meaning_and_range(field):
     line = next(row for row in describe_settings().splitlines() if row.split()[0] == field.name)
-    assert str(field.default) in line
+    assert str(getattr(MPOConfig(), field.name)) in line
     assert field.metadata["meaning"] in line
     assert line.endswith("]")
 
@@ -91,8 +91,13 @@ def test_a_batch_holds_whole_steps_of_all_environments():
     assert (config.batch_steps, config.updates_per_batch, config.random_steps) == (16, 16, 1008)
 
 
+def test_lists_are_not_shared():
+    MPOConfig().actor_cells.append(3)
+    assert MPOConfig().actor_cells == []
+
+
 def test_settings_survive_a_file():
-    config = MPOConfig(env="HalfCheetah-v5", epsilon=0.2)
+    config = MPOConfig(env="HalfCheetah-v5", epsilon=0.2, critic_cells=[512, 256])
     assert MPOConfig.from_mapping(config.to_dict()) == config
 
 

@@ -4,9 +4,10 @@ import pytest
 import torch
 from tensordict import TensorDict
 from torchrl.data import Bounded
+from torchrl.envs.utils import ExplorationType, set_exploration_type
 
 from mpo_torchrl.modules import make_actor
-from mpo_torchrl.trainer import MeanPolicy, make_env
+from mpo_torchrl.trainer import MeanPolicy, ObservationNormalizer, SamplingPolicy, make_env
 
 SPEC = Bounded(-2.0, 2.0, (1,))
 
@@ -49,6 +50,61 @@ def test_the_action_stays_in_its_bounds():
     with torch.no_grad():
         actor[0].module[0][-1].bias.fill_(50.0)
     assert MeanPolicy(actor)(torch.zeros(3)).item() == 2.0
+
+
+# -- the policy that collects -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "tanh_normal"])
+@pytest.mark.parametrize("batch", [(), (5,), (40,)])
+def test_it_samples_exactly_what_the_actor_samples(kind, batch):
+    actor = make_actor(3, Bounded(-2.0, 2.0, (2,)), policy=kind)
+    state = TensorDict(observation=torch.randn(*batch, 3), batch_size=batch)
+    torch.manual_seed(1)
+    with set_exploration_type(ExplorationType.RANDOM), torch.no_grad():
+        expected = actor(state.copy())["action"]
+    torch.manual_seed(1)
+    found = SamplingPolicy(actor)(state)["action"]
+    assert torch.equal(found, expected)
+    assert set(state.keys()) == {"observation", "action"}
+
+
+def test_it_samples_whatever_the_mode_of_exploration():
+    policy = SamplingPolicy(make_actor(3, SPEC))
+    state = TensorDict(observation=torch.zeros(3))
+    with set_exploration_type(ExplorationType.DETERMINISTIC):
+        actions = {policy(state)["action"].item() for _ in range(5)}
+    assert len(actions) == 5
+
+
+def test_it_follows_its_actor():
+    actor = make_actor(3, SPEC)
+    policy = SamplingPolicy(actor)
+    with torch.no_grad():
+        actor[0].module[0][-1].bias[0] = 50.0
+    assert policy(TensorDict(observation=torch.zeros(3)))["action"] > 50.0
+
+
+@pytest.mark.parametrize("kind", [MeanPolicy, SamplingPolicy])
+def test_policies_see_normalized_observations_and_leave_the_statistics(kind):
+    normalizer, actor = ObservationNormalizer(3), make_actor(3, SPEC)
+    with torch.no_grad():  # let the first layers matter
+        actor[0].module[0][-1].weight.mul_(100)
+    normalizer.update(torch.randn(100, 3) * 5 + 20)
+    before = {key: value.clone() for key, value in normalizer.state_dict().items()}
+    observation = torch.randn(7, 3) * 5 + 20
+
+    def act(policy, observation):
+        torch.manual_seed(0)
+        state = TensorDict(observation=observation, batch_size=7)
+        action = policy(state)["action"]
+        assert torch.equal(state["observation"], observation)  # as the environment gave it
+        return action
+
+    found = act(kind(actor, normalizer), observation)
+    torch.testing.assert_close(found, act(kind(actor), normalizer(observation)))
+    for key, value in normalizer.state_dict().items():
+        assert torch.equal(value, before[key])
 
 
 if __name__ == "__main__":

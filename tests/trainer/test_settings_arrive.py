@@ -18,6 +18,36 @@ def layer_names(trainer):
     return {type(m).__name__ for m in trainer.loss_module.actor_network.modules()}
 
 
+def actor_widths(trainer):
+    body = trainer.loss_module.actor_network[0].module[0]
+    return [layer.out_features for layer in body if hasattr(layer, "out_features")]
+
+
+def critic_widths(trainer):
+    body = trainer.loss_module.qvalue_network.module.body
+    return [layer.out_features for layer in body if hasattr(layer, "out_features")]
+
+
+def least_stddev(trainer):
+    head = trainer.loss_module.actor_network[0].module[1]
+    return head(torch.full((2,), -1e4))[1].item() / 2
+
+
+def largest_gradient_norm(trainer):
+    """Of the actor's and the critics' gradients, as the optimizer is about to use them."""
+    norms = []
+
+    def measure(optimizer, *_):
+        for group in optimizer.param_groups[:-1]:
+            gradients = [p.grad.norm() for p in group["params"]]
+            norms.append(torch.stack(gradients).norm().item())
+
+    trainer.optimizer.register_step_pre_hook(measure)
+    trainer.train()
+    assert len(norms) == 60  # two networks, 30 updates
+    return max(norms)
+
+
 def sampled_actions(trainer):
     batch = next(iter(trainer.collector)).select(*trainer.loss_module.in_keys)
     return trainer.loss_module.e_step(batch)["e_step", "action"].shape[1]
@@ -59,35 +89,52 @@ CASES = {
     "num_threads": (1, lambda t: torch.get_num_threads(), 1),
     "progress_bar": (True, lambda t: t.progress_bar, True),
     "logger": ("tensorboard", also_logs_to, "TensorboardLogger"),
+    "num_envs": (2, lambda t: t.collector.env.batch_size[0], 2),
+    "env_processes": (True, None, None),
+    "action_repeat": (3, lambda t: t.collector.env.base_env.wrapper_frame_skip, 3),
+    "frame_skip": (3, None, None),
+    "reward_scale": (0.5, lambda t: t.replay_buffer.transform[0].scale.item(), 0.5),
+    "normalize_observation": (True, lambda t: type(t.policy.normalizer).__name__,
+                              "ObservationNormalizer"),
     "hidden": (24, width, 24),
+    "actor_cells": ([5, 6, 7], actor_widths, [5, 6, 7, 2]),
+    "critic_cells": ([5, 6, 7], critic_widths, [5, 6, 7, 1]),
     "layer_norm": (False, lambda t: "LayerNorm" in layer_names(t), False),
     "num_critics": (3, lambda t: len(t.loss_module.qvalue_network_params.unbind(0)), 3),
     "policy": ("tanh_normal", lambda t: t.loss_module.actor_network[-1].distribution_class.__name__,
                "TanhNormal"),
     "init_stddev": (0.25, initial_stddev, 0.25),
+    "min_stddev": (0.1, least_stddev, 0.1),
     "learning_rate": (1e-3, lambda t: t.optimizer.param_groups[0]["lr"], 1e-3),
+    "critic_lr": (2e-3, lambda t: t.optimizer.param_groups[1]["lr"], 2e-3),
+    "max_grad_norm": (1e-3, largest_gradient_norm, 1e-3),
     "dual_lr": (3e-3, lambda t: t.optimizer.param_groups[1]["lr"], 3e-3),
     "batch_size": (8, lambda t: t.replay_buffer.batch_size, 8),
     "buffer_size": (999, lambda t: t.replay_buffer.storage.max_size, 999),
     "learning_starts": (20, lambda t: t.collector.init_random_frames, 20),
-    "num_envs": (2, lambda t: t.collector.env.batch_size[0], 2),
     "steps_per_batch": (5, lambda t: t.collector.frames_per_batch, 5),
     "utd_ratio": (0.5, lambda t: t.optim_steps_per_batch, 5),
     "gamma": (0.9, lambda t: t.loss_module.value_estimator.gamma.item(), 0.9),
     "n_step": (3, lambda t: t.replay_buffer.transform[0].n_steps, 3),
     "tau": (0.1, lambda t: 1 - t.target_net_updater.eps, 0.1),
+    "target_period": (7, lambda t: t.target_net_updater.period, 7),
+    "delay_actor": (False, lambda t: t.loss_module.delay_actor, False),
+    "delay_qvalue": (False, lambda t: t.loss_module.delay_qvalue, False),
     "n_action_samples": (7, sampled_actions, 7),
     "n_bootstrap_samples": (5, lambda t: t.loss_module.num_bootstrap_samples, 5),
     "e_step_critic": ("target", lambda t: t.loss_module.e_step_critic, "target"),
     "epsilon": (0.3, bound("epsilon"), 0.3),
     "epsilon_mean": (0.4, bound("epsilon_mean"), 0.4),
     "epsilon_stddev": (0.5, bound("epsilon_stddev"), 0.5),
+    "per_dim_constraining": (False, lambda t: list(t.loss_module.alpha_mean().shape), []),
     "epsilon_penalty": (0.6, bound("epsilon_penalty"), 0.6),
     "temperature": ("exact", lambda t: type(t.loss_module.temperature).__name__,
                     "ExactTemperature"),
     "init_temperature": (2.0, starting_value("temperature"), 2.0),
+    "init_penalty_temperature": (5.0, starting_value("penalty_temperature"), 5.0),
     "init_alpha_mean": (3.0, starting_value("alpha_mean"), 3.0),
     "init_alpha_stddev": (4.0, starting_value("alpha_stddev"), 4.0),
+    "parametrization": ("exp", lambda t: t.loss_module.temperature.raw.item(), 0.0),
     "eval_every": (20, lambda t: t._post_steps_log_ops[0][0].__wrapped__.every, 20),
     "checkpoint_every": (20, lambda t: t._post_steps_log_ops[1][0].__wrapped__.every, 20),
     "keep_checkpoints": (5, lambda t: states(t).rotation.keep_last, 5),
@@ -108,6 +155,8 @@ def test_every_setting_has_a_case():
 def test_a_setting_arrives_where_it_acts(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     value, look, expected = CASES[name]
+    if look is None:
+        pytest.skip("seen in test_environment.py")
     if name != "device":  # the only one that is everywhere
         assert value != SETTINGS.get(name, getattr(MPOConfig(), name))
     settings = {name: value, **COMPANIONS.get(name, {})}
