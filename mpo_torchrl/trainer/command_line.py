@@ -11,7 +11,8 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -94,7 +95,7 @@ def run_from_command_line(
         print(f"mean_reward: {metrics['mean_reward']}", flush=True)
         return metrics["mean_reward"]
 
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, _plain_settings():
         try:
             _check_names(arguments)
             sys.argv[1:] = _keep_out_of_sight(arguments, scratch)
@@ -103,6 +104,18 @@ def run_from_command_line(
             _stop(error, 2)
         except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
             _stop(_translate(error), 2)
+
+
+@contextmanager
+def _plain_settings() -> Iterator[None]:
+    """Let ``env=...`` and ``logger=...`` set a value: TorchRL has groups of these names in Hydra."""
+    groups = ConfigStore.instance().repo
+    names = {field.name for field in dataclasses.fields(MPOConfig)}
+    hidden = {name: groups.pop(name) for name in sorted(names & groups.keys())}
+    try:
+        yield
+    finally:
+        groups.update(hidden)
 
 
 def _describe_presets(config_dir: Path) -> str:

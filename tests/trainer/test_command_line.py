@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.config_store import ConfigStore
 
 from mpo_torchrl.trainer import NonFiniteError, make_env
 from mpo_torchrl.trainer.command_line import run_from_command_line
@@ -49,6 +50,14 @@ def test_settings_are_flat_and_numbers_may_have_underscores(call):
     _, (config,), _, _ = call("total_timesteps=50_000", "epsilon=0.2", "policy=tanh_normal")
     assert (config.total_timesteps, config.epsilon) == (50_000, 0.2)
     assert config.policy == "tanh_normal"
+
+
+def test_settings_named_like_a_group_of_torchrl_s_are_plain(call):
+    import torchrl.trainers.algorithms.configs  # noqa: F401  registers the groups env, logger, ...
+
+    _, (config,), _, _ = call("env=MountainCarContinuous-v0", "logger=csv")
+    assert config.env == "MountainCarContinuous-v0"
+    assert "env" in ConfigStore.instance().repo  # for whoever composes TorchRL's
 
 
 def test_an_own_file_sets_and_the_command_line_has_the_last_word(call):
