@@ -305,7 +305,7 @@ class MPOTrainer(Trainer):
         Raises:
             CheckpointError: if the file is missing, damaged, of other dimensions or no checkpoint.
         """
-        trainer = cls._from_config(dataclasses.replace(read_config(path), run_dir=""))
+        trainer = cls._from_config(dataclasses.replace(read_config(path), run_dir="", logger="csv"))
         if holds(path, "replay_buffer"):
             load_checkpoint(path, **trainer.components)
             load_checkpoint(path, **trainer._counters_and_randomness)

@@ -46,6 +46,12 @@ def test_a_trainer_that_is_only_looked_at_opens_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_trainer_that_is_loaded_needs_no_logger(tmp_path):
+    config = small_config(logger="tensorboard", run_dir=str(tmp_path))
+    MPOTrainer.from_config(config).train()
+    assert MPOTrainer.load(tmp_path / "checkpoint.zip").logger is None
+
+
 def test_tensorboard_receives_every_metric_at_its_step(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
