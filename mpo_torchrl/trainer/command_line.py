@@ -108,7 +108,7 @@ def run_from_command_line(
 
 @contextmanager
 def _plain_settings() -> Iterator[None]:
-    """Let ``env=...`` and ``logger=...`` set a value: TorchRL has groups of these names in Hydra."""
+    """Let ``env=...`` and ``logger=...`` set values: TorchRL has groups of these names in Hydra."""
     groups = ConfigStore.instance().repo
     names = {field.name for field in dataclasses.fields(MPOConfig)}
     hidden = {name: groups.pop(name) for name in sorted(names & groups.keys())}
