@@ -116,8 +116,8 @@ class MPOConfig:
     num_critics: int = setting(2, "critics whose minimum scores an action", at_least=1)
     policy: str = setting(
         "gaussian",
-        "gaussian is unsquashed, tanh_normal squashed",
-        choices=("gaussian", "tanh_normal"),
+        "gaussian is unsquashed, tanh_normal squashed; categorical is for discrete actions",
+        choices=("gaussian", "tanh_normal", "categorical"),
     )
     init_stddev: float = setting(
         0.5, "stddev of the policy at the start, in halves of the action range", above=0
@@ -170,6 +170,9 @@ class MPOConfig:
     epsilon_stddev: float = setting(
         5e-3, "M-step bound: KL of the stddev, nats per action dimension", above=0
     )
+    epsilon_policy: float = setting(
+        0.01, "M-step bound of a categorical policy: its KL, nats", above=0
+    )
     per_dim_constraining: bool = setting(
         True, "bound the KL of each action dimension; false: of all together"
     )
@@ -187,6 +190,9 @@ class MPOConfig:
     )
     init_alpha_mean: float = setting(1.0, "multiplier of the mean's KL at the start", above=0)
     init_alpha_stddev: float = setting(1.0, "multiplier of the stddev's KL at the start", above=0)
+    init_alpha_policy: float = setting(
+        1.0, "multiplier of a categorical policy's KL at the start", above=0
+    )
     parametrization: str = setting(
         "softplus", "how multipliers stay positive", choices=("softplus", "exp")
     )
@@ -227,6 +233,12 @@ class MPOConfig:
             )
         if not (self.delay_actor or self.delay_qvalue):
             raise SettingError("delay_actor or delay_qvalue must be true: some target has to move.")
+        if self.policy == "categorical" and self.temperature == "exact":
+            raise SettingError("temperature must be learned with policy=categorical, got exact.")
+        if self.policy == "categorical" and self.e_step_critic == "next":
+            raise SettingError(
+                "e_step_critic must be online or target with policy=categorical, got next."
+            )
         if self.random_steps - self.waiting_steps < 1 < self.n_step:
             raise SettingError(
                 f"learning_starts must be > n_step * num_envs ({self.waiting_steps}), whose "

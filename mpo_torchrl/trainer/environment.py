@@ -9,7 +9,7 @@ from typing import Any
 
 import gymnasium
 import torch
-from torchrl.data.tensor_specs import Bounded, Composite
+from torchrl.data.tensor_specs import Bounded, Composite, OneHot
 from torchrl.envs import (
     CatTensors,
     Compose,
@@ -59,7 +59,11 @@ def make_training_env(config: MPOConfig) -> EnvBase:
 
 def env_settings(config: MPOConfig) -> dict[str, Any]:
     """How each environment of a run is made, in training and evaluation: keywords of make_env."""
-    return {"action_repeat": config.action_repeat, "frame_skip": config.frame_skip}
+    return {
+        "action_repeat": config.action_repeat,
+        "frame_skip": config.frame_skip,
+        "discrete": config.policy == "categorical",
+    }
 
 
 def make_env(
@@ -69,9 +73,10 @@ def make_env(
     processes: bool = False,
     action_repeat: int = 1,
     frame_skip: int = 0,
+    discrete: bool = False,
     render: bool = False,
 ) -> EnvBase:
-    """A task of continuous control, from Gymnasium or dm_control, behind TorchRL's interface.
+    """A task of control, from Gymnasium or dm_control, behind TorchRL's interface.
 
     Observations, actions and rewards are float32. ``("next", "episode_reward")`` holds the return
     of the episode so far.
@@ -88,14 +93,15 @@ def make_env(
             summed, and the end of an episode ends the repetition. A step is then an action.
         frame_skip (int): steps of the simulator in one step of a MuJoCo environment of Gymnasium;
             0 leaves its own number. What an action can do in one step changes with it.
+        discrete (bool): whether actions are one of a number, one-hot, or else real numbers.
         render (bool): let ``env.render()`` give pictures, ``[H, W, 3]`` bytes.
 
     Returns:
         EnvBase: keys ``observation``, ``action``, ``("next", "reward")`` and the done flags.
 
     Raises:
-        SettingError: if the id is unknown, a package is missing, the action space is not a bounded
-            box or there is no flat ``observation``.
+        SettingError: if the id is unknown, a package is missing, the action space is not the kind
+            asked for, or a box without bounds, or there is no flat ``observation``.
 
     Examples:
         >>> env = make_env("Pendulum-v1")
@@ -107,14 +113,15 @@ def make_env(
     on_suite = name.startswith(SUITE)
     if not on_suite:
         _check_observation(name, one)
-    action_spec = _check_action(name, one)
+    action_spec = _check_discrete(name, one) if discrete else _check_action(name, one)
     if num_envs > 1:
         one.close()
         base = (ParallelEnv if processes else SerialEnv)(num_envs, make_one)
     env = TransformedEnv(base, Compose(RewardSum()), auto_unwrap=True)
     if on_suite:
         env.append_transform(CatTensors(list(one.observation_spec.keys()), "observation"))
-    env.append_transform(ClipAction(action_spec.space.low, action_spec.space.high))
+    if not discrete:
+        env.append_transform(ClipAction(action_spec.space.low, action_spec.space.high))
     dtypes = {spec.dtype for spec in env.specs.values(include_nested=True, leaves_only=True)}
     if torch.float64 in dtypes:
         env.append_transform(DoubleToFloat())
@@ -197,7 +204,8 @@ def _check_action(name: str, env: EnvBase) -> Bounded:
     kind = type(spec).__name__
     if not spec.dtype.is_floating_point:
         raise SettingError(
-            f"env {name!r} must have continuous actions, got a discrete space ({kind})."
+            f"env {name!r} must have continuous actions, got a discrete space ({kind}); "
+            "policy=categorical is for those."
         )
     if spec.ndim != 1:
         raise SettingError(f"env {name!r} must have flat actions, got shape {tuple(spec.shape)}.")
@@ -206,5 +214,16 @@ def _check_action(name: str, env: EnvBase) -> Bounded:
         raise SettingError(
             f"env {name!r} must have bounded actions, got {kind} with an infinite side; rescale "
             "them, e.g. with gymnasium.wrappers.RescaleAction."
+        )
+    return spec
+
+
+def _check_discrete(name: str, env: EnvBase) -> OneHot:
+    spec = env.full_action_spec.get("action", None)
+    if not isinstance(spec, OneHot):
+        kind = "a dict" if spec is None or isinstance(spec, Composite) else type(spec).__name__
+        raise SettingError(
+            f"env {name!r} must have one discrete action for policy=categorical, got {kind}; "
+            "policy=gaussian is for a box."
         )
     return spec

@@ -13,16 +13,29 @@ from torchrl.objectives import LossModule
 
 from mpo_torchrl.dual import ExactTemperature
 from mpo_torchrl.dual.multiplier import Parametrization
-from mpo_torchrl.loss import MPOLoss
-from mpo_torchrl.modules import make_actor, make_critics
+from mpo_torchrl.loss import DiscreteMPOLoss, MPOLoss
+from mpo_torchrl.loss.improvement import ImprovementLoss
+from mpo_torchrl.modules import (
+    make_actor,
+    make_critics,
+    make_discrete_actor,
+    make_discrete_critics,
+)
 from mpo_torchrl.modules.actor import PolicyKind
 from mpo_torchrl.targets import FusedSoftUpdate, PeriodicUpdate
 from mpo_torchrl.trainer.collection import NonFiniteError
 from mpo_torchrl.trainer.config import MPOConfig
 
 
-def make_loss(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, MPOLoss]:
+def make_loss(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, ImprovementLoss]:
     """Actor and loss for an environment; the loss owns actor, critics, targets and duals."""
+    make = _make_discrete if config.policy == "categorical" else _make_continuous
+    actor, loss = make(env, config)
+    loss.make_value_estimator(gamma=config.gamma)
+    return actor, loss.to(config.device)
+
+
+def _make_continuous(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, MPOLoss]:
     observation_size = env.observation_spec["observation"].shape[-1]
     action_spec = env.action_spec_unbatched
     actor = make_actor(
@@ -63,11 +76,42 @@ def make_loss(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, MPOL
         delay_qvalue=config.delay_qvalue,
         action_spec=action_spec,
     )
-    loss.make_value_estimator(gamma=config.gamma)
-    return actor, loss.to(config.device)
+    return actor, loss
 
 
-def make_optimizer(loss: MPOLoss, config: MPOConfig) -> torch.optim.Adam:
+def _make_discrete(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, DiscreteMPOLoss]:
+    observation_size = env.observation_spec["observation"].shape[-1]
+    action_spec = env.action_spec_unbatched
+    actor = make_discrete_actor(
+        observation_size,
+        action_spec,
+        num_cells=config.actor_cells or [config.hidden] * 2,
+        layer_norm=config.layer_norm,
+    )
+    critics = make_discrete_critics(
+        observation_size,
+        action_spec,
+        num_critics=config.num_critics,
+        num_cells=config.critic_cells or [config.hidden] * 2,
+        layer_norm=config.layer_norm,
+    )
+    loss = DiscreteMPOLoss(
+        actor,
+        critics,
+        num_qvalue_nets=config.num_critics,
+        e_step_critic=cast(Literal["online", "target"], config.e_step_critic),
+        epsilon=config.epsilon,
+        epsilon_policy=config.epsilon_policy,
+        init_temperature=config.init_temperature,
+        init_alpha_policy=config.init_alpha_policy,
+        parametrization=cast(Parametrization, config.parametrization),
+        delay_actor=config.delay_actor,
+        delay_qvalue=config.delay_qvalue,
+    )
+    return actor, loss
+
+
+def make_optimizer(loss: ImprovementLoss, config: MPOConfig) -> torch.optim.Adam:
     """One Adam with a group for the networks and one for the duals, which must follow faster.
 
     With ``critic_lr`` or ``max_grad_norm`` actor and critics are two groups, each clipped on its
@@ -119,7 +163,7 @@ def total_loss(losses: TensorDictBase) -> Tensor:
 
 
 @torch.no_grad()
-def diagnose(loss: MPOLoss, batch: TensorDictBase) -> dict[str, float]:
+def diagnose(loss: LossModule, batch: TensorDictBase) -> dict[str, float]:
     """What the loss says of a batch: its parts and the diagnostics, as numbers."""
     return {key: value.item() for key, value in loss(batch).items()}
 

@@ -8,6 +8,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
+from torchrl.data import Bounded
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import IndependentNormal, ProbabilisticActor
 
@@ -35,17 +36,21 @@ class SamplingPolicy(TensorDictModuleBase):
     @torch.no_grad()
     def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
         """The TensorDict with ``action`` added."""
-        loc, scale = self.network(self.normalizer(tensordict.get("observation")))
+        parameters = self.network(self.normalizer(tensordict.get("observation")))
         if self.sampling.distribution_class is IndependentNormal:
+            loc, scale = parameters
             action = loc + torch.randn_like(loc) * scale
         else:
+            given = dict(zip(self.sampling.dist_keys, _several(parameters), strict=True))
             kwargs = self.sampling.distribution_kwargs
-            action = self.sampling.distribution_class(loc, scale, **kwargs).sample()
+            action = self.sampling.distribution_class(**given, **kwargs).sample()
         return tensordict.set("action", action)
 
 
 class MeanPolicy(TensorDictModuleBase):
     """Acts with the mean of the actor's distribution, inside the bounds of the action space.
+
+    With discrete actions, with the likeliest.
 
     It shares its parameters with the actor it is made from. Call it with a TensorDict that holds
     ``observation``, as an environment's rollout does, or with the observation itself.
@@ -86,4 +91,8 @@ class MeanPolicy(TensorDictModuleBase):
         with set_exploration_type(ExplorationType.DETERMINISTIC):
             action = self.actor(state).get("action")
         spec = self.actor.spec["action"]
-        return action.clamp(spec.low, spec.high)
+        return action.clamp(spec.low, spec.high) if isinstance(spec, Bounded) else action
+
+
+def _several(parameters: Any) -> tuple[Tensor, ...]:
+    return (parameters,) if isinstance(parameters, Tensor) else tuple(parameters)

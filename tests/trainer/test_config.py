@@ -50,7 +50,7 @@ def test_help_shows_every_setting_with_default_meaning_and_range(field):
         ({"batch_size": 2.5}, "batch_size must be a whole number >= 1, got 2.5"),
         ({"seed": -1}, "seed must be a whole number >= 0 .*, got -1"),
         ({"seed": True}, "seed must be a whole number .*, got True"),
-        ({"policy": "beta"}, "policy must be gaussian or tanh_normal, got 'beta'"),
+        ({"policy": "beta"}, "policy must be gaussian or tanh_normal or categorical, got 'beta'"),
         ({"progress_bar": 1}, "progress_bar must be true or false, got 1"),
         ({"env": 7}, "env must be text, got 7"),
         ({"device": "abacus"}, "device must be one that torch knows .*, got 'abacus'"),

@@ -124,6 +124,7 @@ CASES = {
     "n_bootstrap_samples": (5, lambda t: t.loss_module.num_bootstrap_samples, 5),
     "e_step_critic": ("target", lambda t: t.loss_module.e_step_critic, "target"),
     "epsilon": (0.3, bound("epsilon"), 0.3),
+    "epsilon_policy": (0.7, bound("epsilon_policy"), 0.7),
     "epsilon_mean": (0.4, bound("epsilon_mean"), 0.4),
     "epsilon_stddev": (0.5, bound("epsilon_stddev"), 0.5),
     "per_dim_constraining": (False, lambda t: list(t.loss_module.alpha_mean().shape), []),
@@ -132,6 +133,7 @@ CASES = {
                     "ExactTemperature"),
     "init_temperature": (2.0, starting_value("temperature"), 2.0),
     "init_penalty_temperature": (5.0, starting_value("penalty_temperature"), 5.0),
+    "init_alpha_policy": (5.0, starting_value("alpha_policy"), 5.0),
     "init_alpha_mean": (3.0, starting_value("alpha_mean"), 3.0),
     "init_alpha_stddev": (4.0, starting_value("alpha_stddev"), 4.0),
     "parametrization": ("exp", lambda t: t.loss_module.temperature.raw.item(), 0.0),
@@ -144,7 +146,12 @@ CASES = {
 
 
 # What a setting needs beside it.
-COMPANIONS = {"logger": {"run_dir": "here"}}
+DISCRETE = {"policy": "categorical", "env": "CartPole-v1"}
+COMPANIONS = {
+    "logger": {"run_dir": "here"},
+    "epsilon_policy": DISCRETE,
+    "init_alpha_policy": DISCRETE,
+}
 
 
 def test_every_setting_has_a_case():
