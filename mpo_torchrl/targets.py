@@ -13,7 +13,8 @@ class FusedSoftUpdate(SoftUpdate):
 
     .. math:: \bar\theta \leftarrow \bar\theta + \tau\,(\theta - \bar\theta)
 
-    The same numbers; where SoftUpdate looks up and moves one tensor after the other, this
+    Make it when the loss is on its device: what networks share is tied anew there. The same
+    numbers; where SoftUpdate looks up and moves one tensor after the other, this
     moves them all in one fused operation, which for small networks costs a tenth.
 
     Args:
