@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 from torch import distributions as d
+from torchrl.modules import MaskedOneHotCategorical, OneHotCategorical
 
 
 class GaussianBase(NamedTuple):
@@ -40,3 +42,20 @@ def gaussian_base(dist: d.Distribution | GaussianBase) -> GaussianBase | None:
             return None
         dist = dist.base_dist
     return GaussianBase(dist.loc, dist.scale, tuple(transforms))
+
+
+def categorical_logits(dist: d.Distribution) -> Tensor | None:
+    """The logits ``[*B, A]`` of a distribution over ``A`` choices; ``None`` if it is another one.
+
+    One-hot, masked and ordinal ones of TorchRL are categorical, too.
+    """
+    return dist.logits if isinstance(dist, (d.Categorical, d.OneHotCategorical)) else None
+
+
+def action_shape(dist: d.Distribution) -> torch.Size:
+    """The shape of one action in each state of the batch."""
+    shape = dist.batch_shape + dist.event_shape
+    if isinstance(dist, (OneHotCategorical, MaskedOneHotCategorical)):
+        # TorchRL's inherit from a distribution over indices.
+        shape += dist.logits.shape[-1:]
+    return shape

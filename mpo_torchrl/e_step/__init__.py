@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from mpo_torchrl.e_step.advantage import AdvantageEStep
 from mpo_torchrl.e_step.enumerated import EnumeratedEStep
 from mpo_torchrl.e_step.sampled import SampledEStep
 
-__all__ = ["EnumeratedEStep", "SampledEStep"]
+__all__ = ["AdvantageEStep", "EnumeratedEStep", "SampledEStep"]

@@ -39,6 +39,7 @@ from mpo_torchrl.functional.m_step import (
     decoupled_gaussian_nll,
 )
 from mpo_torchrl.functional.vmpo import (
+    vmpo_kl,
     vmpo_temperature_loss,
     vmpo_weights,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "temperature_loss",
     "two_hot_decode",
     "two_hot_encode",
+    "vmpo_kl",
     "vmpo_temperature_loss",
     "vmpo_weights",
 ]

@@ -23,6 +23,7 @@ def vmpo_weights(
     top_k_fraction: float = 0.5,
     restarting_weight: Tensor | None = None,
     importance_weight: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     r"""Weights over the best part of an on-policy batch.
 
@@ -39,6 +40,8 @@ def vmpo_weights(
         restarting_weight (Tensor, optional): ``[*M]``, 0 at steps whose action ended an episode
             and restarted it, else 1.
         importance_weight (Tensor, optional): ``[*M]``, of actions from an older policy.
+        mask (Tensor, optional): ``[*M]``, the steps that are there at all; the others are not even
+            counted in ``top_k_fraction``.
 
     Returns:
         Tensor: ``[*M]``, sums to 1 over the whole batch; carries no gradient.
@@ -52,7 +55,9 @@ def vmpo_weights(
         >>> vmpo_weights(torch.tensor([0.0, 1.0, 2.0, -1.0]), temperature=1.0)
         tensor([0.0000, 0.2689, 0.7311, 0.0000])
     """
-    scaled = _scale(advantage, temperature, top_k_fraction, restarting_weight, importance_weight)
+    scaled = _scale(
+        advantage, temperature, top_k_fraction, restarting_weight, importance_weight, mask
+    )
     return (scaled.mass / (scaled.mass.sum() + _TINY)).detach()
 
 
@@ -63,6 +68,7 @@ def vmpo_temperature_loss(
     top_k_fraction: float = 0.5,
     restarting_weight: Tensor | None = None,
     importance_weight: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     r"""The dual of the E-step of V-MPO: one number for the whole batch.
 
@@ -77,6 +83,7 @@ def vmpo_temperature_loss(
         top_k_fraction (float): as in :func:`vmpo_weights`, and so are the following.
         restarting_weight (Tensor, optional): ``[*M]``.
         importance_weight (Tensor, optional): ``[*M]``.
+        mask (Tensor, optional): ``[*M]``.
 
     Returns:
         Tensor: ``[]``, unit of return. The gradient reaches ``temperature`` only.
@@ -92,12 +99,61 @@ def vmpo_temperature_loss(
         ... )
         tensor(2.5338)
     """
-    scaled = _scale(advantage, temperature, top_k_fraction, restarting_weight, importance_weight)
+    scaled = _scale(
+        advantage, temperature, top_k_fraction, restarting_weight, importance_weight, mask
+    )
     log_mean = torch.log(scaled.mass.sum() + _TINY) - torch.log(scaled.total + _TINY)
     return temperature * (epsilon + log_mean + scaled.highest)
 
 
+def vmpo_kl(
+    advantage: Tensor,
+    temperature: Tensor | float,
+    top_k_fraction: float = 0.5,
+    restarting_weight: Tensor | None = None,
+    importance_weight: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    r"""How far the weights lean away from those at an infinite temperature: the KL spent.
+
+    .. math:: \mathrm{KL}(w \,\|\, p) = \sum_i w_i \log \frac{w_i}{p_i}, \qquad
+        p_i = \frac{k_i \rho_i}{\sum_j k_j \rho_j}
+
+    Without importance weights the slope of :func:`vmpo_temperature_loss` is ``epsilon`` minus
+    this.
+
+    Args:
+        advantage (Tensor): ``[*M]``, unit of return.
+        temperature (Tensor or float): ``[]``, positive, unit of return.
+        top_k_fraction (float): as in :func:`vmpo_weights`, and so are the following.
+        restarting_weight (Tensor, optional): ``[*M]``.
+        importance_weight (Tensor, optional): ``[*M]``.
+        mask (Tensor, optional): ``[*M]``.
+
+    Returns:
+        Tensor: ``[]``, nats; carries no gradient.
+
+    Raises:
+        ValueError: as :func:`vmpo_weights`.
+
+    Examples:
+        >>> import torch
+        >>> from mpo_torchrl.functional import vmpo_kl
+        >>> vmpo_kl(torch.tensor([0.0, 1.0, 2.0, -1.0]), temperature=1.0)
+        tensor(0.1109)
+    """
+    scaled = _scale(
+        advantage, temperature, top_k_fraction, restarting_weight, importance_weight, mask
+    )
+    sum_mass, sum_prior = scaled.mass.sum() + _TINY, scaled.prior.sum() + _TINY
+    weight = scaled.mass / sum_mass
+    log_ratio = scaled.exponent - torch.log(sum_mass) + torch.log(sum_prior)
+    return (weight * log_ratio.masked_fill(weight == 0, 0.0)).sum().detach()
+
+
 class _Scaled(NamedTuple):
+    exponent: Tensor  # [*M], r A / temperature below its highest
+    prior: Tensor  # [*M], k times the importance weight
     mass: Tensor  # [*M], u without the factor exp(highest)
     highest: Tensor  # []
     total: Tensor  # [], the sum of k
@@ -109,6 +165,7 @@ def _scale(
     top_k_fraction: float,
     restarting_weight: Tensor | None,
     importance_weight: Tensor | None,
+    mask: Tensor | None,
 ) -> _Scaled:
     if not 0 < top_k_fraction <= 1:
         raise ValueError(f"top_k_fraction must be in (0, 1], got {top_k_fraction}.")
@@ -120,16 +177,32 @@ def _scale(
         advantage=advantage, restarting_weight=restarting, importance_weight=importance
     )
     scaled = restarting * advantage / temperature
+    if mask is not None:
+        require_same_shape(advantage=advantage, mask=mask)
+        restarting = torch.where(mask, restarting, torch.zeros_like(restarting))
+        # At a value that is no new highest.
+        scaled = torch.where(mask, scaled, torch.where(mask, scaled, torch.inf).min().detach())
+        scaled = scaled.clamp(max=torch.finfo(scaled.dtype).max)
     highest = scaled.max()
     kept = restarting
     if top_k_fraction < 1:
-        number = int(top_k_fraction * advantage.numel())
+        valid = scaled.detach() - (1 - restarting) * _LEFT_OUT
+        kept = restarting * (valid >= _least_of_best(valid, top_k_fraction, mask))
+    exponent, prior = scaled - highest, kept * importance
+    return _Scaled(exponent, prior, prior * torch.exp(exponent), highest, kept.sum())
+
+
+def _least_of_best(value: Tensor, fraction: float, mask: Tensor | None) -> Tensor:
+    """The least of the best values that are to be kept, a fraction of all."""
+    if mask is None:
+        number = int(fraction * value.numel())
         if number < 1:
             raise ValueError(
-                f"top_k_fraction={top_k_fraction} leaves none of {advantage.numel()} steps; use a "
-                "larger fraction or batch."
+                f"top_k_fraction={fraction} leaves none of {value.numel()} steps; use a larger "
+                "fraction or batch."
             )
-        valid = scaled.detach() - (1 - restarting) * _LEFT_OUT
-        kept = restarting * (valid >= valid.flatten().topk(number).values[-1])
-    mass = kept * importance * torch.exp(scaled - highest)
-    return _Scaled(mass, highest, kept.sum())
+        return value.flatten().topk(number).values[-1]
+    # How many there are stands on the device: sorted, not read back.
+    value = torch.where(mask, value, -torch.inf).flatten().sort(descending=True).values
+    counted = (fraction * mask.sum()).long().clamp(min=1)
+    return value.gather(0, (counted - 1).reshape(1))[0]

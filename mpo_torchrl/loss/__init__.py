@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from mpo_torchrl.loss.discrete import DiscreteMPOLoss
 from mpo_torchrl.loss.mpo import MPOLoss
+from mpo_torchrl.loss.vmpo import VMPOLoss
 
-__all__ = ["DiscreteMPOLoss", "MPOLoss"]
+__all__ = ["DiscreteMPOLoss", "MPOLoss", "VMPOLoss"]

@@ -38,6 +38,22 @@ def make_m_step(
     parametrization: Parametrization,
 ) -> GaussianMStep | DistributionMStep:
     """Part 4 with its multipliers, decoupled if there is a Gaussian at the policy's base."""
+    multipliers = make_multipliers(
+        space, epsilon, init_alpha, per_dim_constraining, parametrization
+    )
+    if "policy" in multipliers:
+        return DistributionMStep(multipliers["policy"])
+    return GaussianMStep(multipliers["mean"], multipliers["stddev"])
+
+
+def make_multipliers(
+    space: ActionSpace | None,
+    epsilon: dict[str, float],
+    init_alpha: dict[str, float],
+    per_dim_constraining: bool,
+    parametrization: Parametrization,
+) -> dict[str, KLMultiplier]:
+    """``"mean"`` and ``"stddev"`` of a policy with a Gaussian at its base, else ``"policy"``."""
 
     def multiplier(name: str, shape: tuple[int, ...]) -> KLMultiplier:
         return KLMultiplier(
@@ -48,7 +64,7 @@ def make_m_step(
             name=f"epsilon_{name}",
         )
 
-    if space.gaussian is None:
-        return DistributionMStep(multiplier("policy", ()))
+    if space is None or space.gaussian is None:
+        return {"policy": multiplier("policy", ())}
     shape = (space.size,) if per_dim_constraining else ()
-    return GaussianMStep(multiplier("mean", shape), multiplier("stddev", shape))
+    return {name: multiplier(name, shape) for name in ("mean", "stddev")}

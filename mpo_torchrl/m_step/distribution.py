@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch import distributions as d
 
 from mpo_torchrl.dual import KLMultiplier
-from mpo_torchrl.m_step.fit import Fit
+from mpo_torchrl.m_step.fit import Fit, per_state
 
 
 class DistributionMStep(nn.Module):
@@ -64,7 +64,7 @@ class DistributionMStep(nn.Module):
             raise ValueError("DistributionMStep needs the reference policy, got None.")
         weight = improved.get("weight").detach()  # a target of the fit, as the actions are
         action = improved.get("action").detach().movedim(-2, 0)  # [N, *B, A]
-        log_prob = _per_state(policy.log_prob(action), 1 + weight[..., 0].ndim)  # [N, *B]
+        log_prob = per_state(policy.log_prob(action), 1 + weight[..., 0].ndim)  # [N, *B]
         kl = _kl(reference, policy, action, log_prob)
         readings = {"entropy": -log_prob.detach().mean(0)}
         return Fit(-(weight.movedim(-1, 0) * log_prob).sum(0), {"policy": kl}, readings)
@@ -75,13 +75,8 @@ def _kl(
 ) -> Tensor:
     batch_dims = log_prob.ndim - 1
     try:
-        return _per_state(d.kl_divergence(reference, policy), batch_dims)
+        return per_state(d.kl_divergence(reference, policy), batch_dims)
     except NotImplementedError:
         with torch.no_grad():
-            log_prob_ref = _per_state(reference.log_prob(action), 1 + batch_dims)
+            log_prob_ref = per_state(reference.log_prob(action), 1 + batch_dims)
         return (log_prob_ref - log_prob).mean(0)
-
-
-def _per_state(values: Tensor, batch_dims: int) -> Tensor:
-    """Sums what a distribution without event dimensions returns for each action dimension."""
-    return values.flatten(batch_dims).sum(-1) if values.ndim > batch_dims else values

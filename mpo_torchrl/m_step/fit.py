@@ -1,10 +1,13 @@
-"""What every M-step returns."""
+"""What every M-step returns, and how it is put together."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from torch import Tensor
+
+from mpo_torchrl.dual import KLMultiplier
 
 
 @dataclass
@@ -27,3 +30,34 @@ class Fit:
     nll: Tensor
     kl: dict[str, Tensor]
     readings: dict[str, Tensor] = field(default_factory=dict)
+
+
+def per_constraint(name: str, multiplier: KLMultiplier, kl: Tensor) -> Tensor:
+    """KLs of the dimensions ``[*B, A]`` as the multiplier bounds them: so, or their sum ``[*B]``.
+
+    Raises:
+        ValueError: if the multiplier does not match the action's size.
+    """
+    shape = multiplier.raw.shape
+    if not shape:
+        return kl.sum(-1)
+    if shape != kl.shape[-1:]:
+        raise ValueError(
+            f"alpha_{name} has {shape[0]} multipliers and the policy {kl.shape[-1]} action "
+            "dimensions; pass the action_spec of this policy."
+        )
+    return kl
+
+
+def per_state(values: Tensor, batch_dims: int) -> Tensor:
+    """Sums what a distribution without event dimensions returns for each action dimension."""
+    return values.flatten(batch_dims).sum(-1) if values.ndim > batch_dims else values
+
+
+def gaussian_readings(scale: Tensor) -> dict[str, Tensor]:
+    """Entropy in nats and mean stddev of a Gaussian, ``[*B]`` each, from stddevs ``[*B, A]``."""
+    scale = scale.detach()
+    return {
+        "entropy": (scale.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(-1),
+        "policy_stddev": scale.mean(-1),
+    }

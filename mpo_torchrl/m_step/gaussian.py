@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import cast
 
 from tensordict import TensorDictBase
-from torch import Tensor, nn
 from torch import distributions as d
+from torch import nn
 
 from mpo_torchrl.distributions import GaussianBase, gaussian_base
 from mpo_torchrl.dual import KLMultiplier
 from mpo_torchrl.functional import decoupled_gaussian_kl, decoupled_gaussian_nll
-from mpo_torchrl.m_step.fit import Fit
+from mpo_torchrl.m_step.fit import Fit, gaussian_readings, per_constraint
 
 
 class GaussianMStep(nn.Module):
@@ -92,26 +91,7 @@ class GaussianMStep(nn.Module):
             action, improved.get("weight"), loc_ref, scale_ref, base.loc, base.scale
         )
         kl_mean, kl_stddev = decoupled_gaussian_kl(loc_ref, scale_ref, base.loc, base.scale)
-        scale = base.scale.detach()
-        return Fit(
-            nll,
-            {
-                "mean": self._per_constraint("mean", kl_mean),
-                "stddev": self._per_constraint("stddev", kl_stddev),
-            },
-            {
-                "entropy": (scale.log() + 0.5 * math.log(2 * math.pi * math.e)).sum(-1),
-                "policy_stddev": scale.mean(-1),
-            },
-        )
-
-    def _per_constraint(self, name: str, kl: Tensor) -> Tensor:
-        shape = cast(KLMultiplier, self.multipliers[name]).raw.shape
-        if not shape:
-            return kl.sum(-1)
-        if shape != kl.shape[-1:]:
-            raise ValueError(
-                f"alpha_{name} has {shape[0]} multipliers and the policy {kl.shape[-1]} action "
-                "dimensions; pass the action_spec of this policy."
-            )
-        return kl
+        kl = {"mean": kl_mean, "stddev": kl_stddev}
+        multipliers = cast(dict[str, KLMultiplier], self.multipliers)
+        bounded = {name: per_constraint(name, multipliers[name], kl[name]) for name in kl}
+        return Fit(nll, bounded, gaussian_readings(base.scale))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mpo_torchrl.modules.actor import GaussianHead, make_actor
-from mpo_torchrl.modules.critic import ActionValueMLP, JoinAction, make_critics
+from mpo_torchrl.modules.critic import ActionValueMLP, JoinAction, make_critics, make_value_network
 from mpo_torchrl.modules.discrete import make_discrete_actor, make_discrete_critics
 from mpo_torchrl.modules.mlp import make_mlp
 
@@ -16,4 +16,5 @@ __all__ = [
     "make_discrete_actor",
     "make_discrete_critics",
     "make_mlp",
+    "make_value_network",
 ]

@@ -1,4 +1,4 @@
-"""Action-value networks."""
+"""Value networks, of actions and of states."""
 
 from __future__ import annotations
 
@@ -138,3 +138,32 @@ def make_critics(
         )
         for _ in range(num_critics)
     ]
+
+
+def make_value_network(
+    observation_size: int,
+    *,
+    num_cells: Sequence[int] = (256, 256),
+    layer_norm: bool = True,
+    in_key: NestedKey = "observation",
+    out_key: NestedKey = "state_value",
+) -> ValueOperator:
+    """The value of a state.
+
+    Args:
+        observation_size (int): size of the observation vector.
+
+    Keyword Args:
+        num_cells (sequence of int): width of each hidden layer.
+        layer_norm (bool): see :func:`~mpo_torchrl.modules.make_mlp`.
+        in_key (NestedKey): where the observation is.
+        out_key (NestedKey): where the value goes, ``[*B, 1]``.
+
+    Examples:
+        >>> import torch
+        >>> from mpo_torchrl.modules import make_value_network
+        >>> make_value_network(3)(observation=torch.zeros(5, 3)).shape
+        torch.Size([5, 1])
+    """
+    network = make_mlp(observation_size, 1, num_cells, layer_norm=layer_norm)
+    return ValueOperator(network, in_keys=[in_key], out_keys=[out_key])
