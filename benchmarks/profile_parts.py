@@ -22,7 +22,7 @@ METHODS = {
     "_value_target": "critic target",
     "_qvalue_terms": "critic loss",
     "_improve": "sampling",
-    "_score": "scoring",
+    "_predict": "scoring",
     "_temperature_terms": "dual",
     "_policy_terms": "dual",
     "_fit": "M-step",

@@ -18,6 +18,11 @@ from mpo_torchrl.functional.critic import (
     two_hot_decode,
     two_hot_encode,
 )
+from mpo_torchrl.functional.distribution import (
+    categorical_cross_entropy,
+    mixture_nll,
+    mixture_sample,
+)
 from mpo_torchrl.functional.dual import (
     alpha_loss,
     categorical_temperature_loss,
@@ -46,6 +51,7 @@ from mpo_torchrl.functional.vmpo import (
 
 __all__ = [
     "alpha_loss",
+    "categorical_cross_entropy",
     "categorical_improvement",
     "categorical_kl",
     "categorical_nll",
@@ -55,6 +61,8 @@ __all__ = [
     "decoupled_gaussian_nll",
     "effective_sample_size",
     "kl_penalty",
+    "mixture_nll",
+    "mixture_sample",
     "n_step_return",
     "nonparametric_kl",
     "nonparametric_weights",

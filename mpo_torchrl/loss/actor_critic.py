@@ -15,8 +15,9 @@ from tensordict.nn import (
 )
 from torch import Tensor
 from torchrl.objectives.utils import ValueEstimators, _cache_values, dispatch_value_estimator
+from torchrl.objectives.value import ValueEstimatorBase
 
-from mpo_torchrl.critic import ScalarCritic
+from mpo_torchrl.critic import Critic
 from mpo_torchrl.loss import checks
 from mpo_torchrl.loss.actor import ActorLoss
 from mpo_torchrl.loss.networks import (
@@ -31,7 +32,7 @@ class ActorCriticLoss(ActorLoss):
     """A loss with an actor, an ensemble of critics, and a target of each.
 
     Subclasses call :meth:`_wire_networks` at construction and then compute critic targets and
-    policy losses with :meth:`_score` and :meth:`_qvalue_terms`.
+    policy losses with :meth:`_predict` and :meth:`_qvalue_terms`.
     """
 
     @dataclass
@@ -79,11 +80,13 @@ class ActorCriticLoss(ActorLoss):
     target_qvalue_network_params: TensorDictParams
     network_names = ("actor_network", "qvalue_network")
     critic_name = "qvalue_network"
-    critic: ScalarCritic
+    critic: Critic
+    _value_estimator: ValueEstimatorBase
+    value_type: Any
 
     def _wire_networks(
         self,
-        critic: ScalarCritic,
+        critic: Critic,
         actor_network: ProbabilisticTensorDictSequential,
         num_qvalue_nets: int | None,
         delay_actor: bool,
@@ -111,10 +114,26 @@ class ActorCriticLoss(ActorLoss):
         # An expanded critic is drawn anew: it shares nothing unless the losses are separate.
         drawn_anew = self.num_qvalue_nets > len(networks) and not separate_losses
         self._shared = {} if drawn_anew else shared_parameters(networks, self.actor_network_params)
+        like = next(self.qvalue_network_params.parameters())
+        for name, buffer in critic.named_buffers(recurse=False):  # such as a support
+            buffer = buffer.to(device=like.device, dtype=like.dtype)
+            self.register_buffer(f"critic_{name}", buffer)
         self._tie_parameters()
 
+    def _tie_parameters(self) -> None:
+        # The part computes with what moves and is saved with the loss.
+        for name, _ in self.critic.named_buffers(recurse=False):
+            setattr(self.critic, name, self._buffers[f"critic_{name}"])
+        super()._tie_parameters()
+
     def make_value_estimator(self, value_type: Any = None, **hyperparams: Any) -> ActorCriticLoss:
-        """Chooses how rewards and next values become targets: TD(0), TD(1) or TD(lambda)."""
+        """Chooses how rewards and next values become targets: TD(0), TD(1) or TD(lambda).
+
+        Raises:
+            ValueError: if the critic cannot make its target with that estimator.
+            NotImplementedError: if no critic can.
+        """
+        previous = self._value_estimator, self.value_type
         value_type, hp = self._prepare_value_estimator_kwargs(value_type, **hyperparams)
         if value_type is not None:
             dispatch_value_estimator(
@@ -125,6 +144,11 @@ class ActorCriticLoss(ActorLoss):
                 deactivate_vmap=self.deactivate_vmap,
                 **hp,
             )
+        try:
+            self.critic.require_estimator(self._value_estimator)
+        except ValueError:
+            self._value_estimator, self.value_type = previous
+            raise
         self._forward_value_estimator_keys()
         return self
 
@@ -171,36 +195,36 @@ class ActorCriticLoss(ActorLoss):
             else self._trained_critics
         )
 
-    def _score(
+    def _predict(
         self,
         states: TensorDictBase,
         action: Tensor,
         params: ParameterSets,
         hidden_dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """Pessimistic values of ``N`` actions a state: ``[*B, N, A]`` to ``[*B, N]``."""
+        """What the critics say of ``N`` actions a state: ``[*B, N, A]`` to ``[C, *B, N, ...]``."""
         *batch, num_samples, _ = action.shape
         inputs = {self.tensor_keys.action: action}
         for key in self.critic.in_keys:
             if key not in inputs:
                 state = states.get(key).unsqueeze(len(batch))
                 inputs[key] = state.expand(*batch, num_samples, *state.shape[len(batch) + 1 :])
-        prediction = self.critic.predict(
+        return self.critic.predict(
             inputs,
             params,
             action.shape[:-1],
             hidden_dtype=hidden_dtype,
             vmap_randomness=self._vmap_mode(action),
         )
-        return self.critic.value(prediction)
 
     def _qvalue_terms(
         self, tensordict: TensorDictBase, target: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The critic's reduced loss on a target ``[*B]``, its errors and its predictions."""
+        """The critic's reduced loss on its target, its errors and its values ``[*B]``."""
+        batch = tensordict.get(next_key(self.tensor_keys.reward)).shape[:-1]
         prediction = self.critic.predict(
-            tensordict, self._trained_critics, target.shape, vmap_randomness=self._vmap_mode(target)
-        )  # [C, *B]
+            tensordict, self._trained_critics, batch, vmap_randomness=self._vmap_mode(target)
+        )  # [C, *B, ...]
         return self._qvalue_terms_of(prediction, tensordict, target)
 
     def _qvalue_terms_of(
@@ -210,7 +234,8 @@ class ActorCriticLoss(ActorLoss):
             self.critic.loss(prediction, target), weights=self._priority_weight(tensordict)
         )
         td_error = self.critic.td_error(prediction, target)
-        return loss, {"td_error": td_error, "q_value": prediction.detach().mean(0)}
+        q_value = self.critic.mean(prediction.detach()).mean(0)
+        return loss, {"td_error": td_error, "q_value": q_value}
 
     def _write_priority(self, tensordict: TensorDictBase, readings: dict[str, Tensor]) -> None:
         td_error = readings["td_error"]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch import distributions as d
 from torchrl.data import TensorSpec
 
-from mpo_torchrl.critic import ScalarCritic
+from mpo_torchrl.critic import Critic, ScalarCritic
 from mpo_torchrl.critic.scalar import LossFunction
 from mpo_torchrl.distributions import GaussianBase
 from mpo_torchrl.dual import ExactTemperature, Temperature
@@ -59,12 +59,13 @@ class MPOLoss(ImprovementLoss):
 
     Args:
         actor_network (ProbabilisticTensorDictSequential): stochastic actor.
-        qvalue_network (TensorDictModule, list of TensorDictModule or ScalarCritic): the critic,
-            which reads the observation and the action and writes ``"state_action_value"``. A
-            single module is expanded ``num_qvalue_nets`` times and *drawn anew* uniformly
-            between its smallest and largest weight, as in every TorchRL loss; a list keeps each
-            module's own initialisation, and so does a single module with
-            ``num_qvalue_nets=1``.
+        qvalue_network (TensorDictModule, list of TensorDictModule or Critic): the critic,
+            which reads the observation and the action and writes ``"state_action_value"``:
+            plain modules for a :class:`~mpo_torchrl.critic.ScalarCritic`, or a part such as
+            ``CategoricalCritic(networks, support)``. A single module is expanded
+            ``num_qvalue_nets`` times and *drawn anew* uniformly between its smallest and
+            largest weight, as in every TorchRL loss; a list keeps each module's own
+            initialisation, and so does a single module with ``num_qvalue_nets=1``.
 
     Keyword Args:
         num_qvalue_nets (int, optional): number of critics; 2 by default, the length of a list.
@@ -150,7 +151,7 @@ class MPOLoss(ImprovementLoss):
     def __init__(
         self,
         actor_network: ProbabilisticTensorDictSequential,
-        qvalue_network: TensorDictModule | Sequence[TensorDictModule] | ScalarCritic,
+        qvalue_network: TensorDictModule | Sequence[TensorDictModule] | Critic,
         *,
         num_qvalue_nets: int | None = None,
         num_action_samples: int = 20,
@@ -188,7 +189,7 @@ class MPOLoss(ImprovementLoss):
         checks.require_scoring_dtype(scoring_dtype)
         checks.require_at_least_one("num_bootstrap_samples", num_bootstrap_samples)
         critic = qvalue_network
-        if not isinstance(critic, ScalarCritic):
+        if not isinstance(critic, Critic):
             critic = ScalarCritic(qvalue_network, loss_function=loss_function)
 
         sampling_module(actor_network)  # raises if the actor is deterministic
@@ -261,22 +262,21 @@ class MPOLoss(ImprovementLoss):
 
     @torch.no_grad()
     def _value_target(self, tensordict: TensorDictBase, improved: TensorDictBase | None) -> Tensor:
-        """The critic's target ``[*B]``: rewards and the value of the next state."""
+        """The critic's target ``[*B, ...]``: rewards, and what it says of the next state."""
         keys = self.tensor_keys
         if improved is not None and self._improves_next:
-            action, value = improved.get("action"), improved.get("state_action_value")
+            action = improved.get("action")
+            prediction = improved.get("prediction").movedim(action.ndim - 2, 0)
         else:
             policy, states = self._policy(tensordict.get("next"), self._reference_actor)
             action = draw_actions(policy, self.num_bootstrap_samples)["action"]
-            value = self._score(states, action, self._target_critics)
-        batch = value.shape[:-1]
+            prediction = self._predict(states, action, self._target_critics)
+        batch = action.shape[:-2]
         taken = tensordict.get(keys.action)
         checks.require_action_shape(keys.action, taken.shape, (*batch, action.shape[-1]))
         reward = tensordict.get(next_key(keys.reward))
         checks.require_reward_shape(keys.reward, reward.shape, batch)
-        next_value = value.mean(-1, keepdim=True)  # [*B, 1]
-        target = self.value_estimator.value_estimate(tensordict, next_value=next_value)
-        return target.squeeze(-1)
+        return self.critic.target(tensordict, prediction, self.value_estimator)
 
     @torch.no_grad()
     def _improve(
@@ -290,12 +290,24 @@ class MPOLoss(ImprovementLoss):
         # A critic's target is never computed in reduced precision.
         dtype = None if self._improves_next else self._hidden_dtype
         mask = self._mask(tensordict)
+        predictions: list[Tensor] = []
+
+        def score(action: Tensor) -> Tensor:
+            predictions.append(self._predict(states, action, params, dtype))
+            return self.critic.value(predictions[-1])
+
         improved = self._e_step(
             reference,
-            lambda action: self._score(states, action, params, dtype),
+            score,
             tensordict.get(self.tensor_keys.e_step, None),
             **({} if mask is None else {"mask": mask}),
         )
+        if self._improves_next and improved.get("prediction", None) is None:
+            action = improved.get("action")
+            if not predictions:  # the values were given
+                score(action)
+            # Of every critic, since the bootstrap may need more than values: [*B, C, N, ...].
+            improved.set("prediction", predictions[-1].movedim(0, action.ndim - 2))
         return improved, reference
 
     def _temperature_terms(self, improved: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:

@@ -61,6 +61,7 @@ class ActionValueMLP(nn.Module):
     Keyword Args:
         num_cells (sequence of int): width of each hidden layer.
         layer_norm (bool): see :func:`~mpo_torchrl.modules.make_mlp`.
+        num_outputs (int): 1 for a value; as many as the critic part reads of each action.
 
     Examples:
         >>> import torch
@@ -80,14 +81,15 @@ class ActionValueMLP(nn.Module):
         *,
         num_cells: Sequence[int] = (256, 256),
         layer_norm: bool = True,
+        num_outputs: int = 1,
     ) -> None:
         super().__init__()
         in_features = observation_size + action_spec.shape[-1]
         self.join = JoinAction(action_spec)
-        self.body = make_mlp(in_features, 1, num_cells, layer_norm=layer_norm)
+        self.body = make_mlp(in_features, num_outputs, num_cells, layer_norm=layer_norm)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Values ``[*B, 1]`` of actions ``[*B, A]`` in states ``[*B, O]``."""
+        """Outputs ``[*B, num_outputs]`` for actions ``[*B, A]`` in states ``[*B, O]``."""
         return self.body(self.join(observation, action))
 
 
@@ -98,6 +100,7 @@ def make_critics(
     num_critics: int = 2,
     num_cells: Sequence[int] = (256, 256),
     layer_norm: bool = True,
+    num_outputs: int = 1,
     in_key: NestedKey = "observation",
     action_key: NestedKey = "action",
 ) -> list[ValueOperator]:
@@ -111,14 +114,16 @@ def make_critics(
         num_critics (int): how many, at least 1.
         num_cells (sequence of int): width of each hidden layer.
         layer_norm (bool): see :func:`~mpo_torchrl.modules.make_mlp`.
+        num_outputs (int): 1 for a value; as many as the critic part reads of each action: the
+            atoms of a :class:`~mpo_torchrl.critic.CategoricalCritic`, for example.
         in_key (NestedKey): where the observation is.
         action_key (NestedKey): where the action is.
 
     Returns:
-        list[ValueOperator]: each writes ``"state_action_value"`` ``[*B, 1]``.
+        list[ValueOperator]: each writes ``"state_action_value"`` ``[*B, num_outputs]``.
 
     Raises:
-        ValueError: if ``num_critics`` is below 1.
+        ValueError: if ``num_critics`` or ``num_outputs`` is below 1.
 
     Examples:
         >>> from torchrl.data import Bounded
@@ -128,10 +133,16 @@ def make_critics(
     """
     if num_critics < 1:
         raise ValueError(f"num_critics must be at least 1, got {num_critics}.")
+    if num_outputs < 1:
+        raise ValueError(f"num_outputs must be at least 1, got {num_outputs}.")
     return [
         ValueOperator(
             ActionValueMLP(
-                observation_size, action_spec, num_cells=num_cells, layer_norm=layer_norm
+                observation_size,
+                action_spec,
+                num_cells=num_cells,
+                layer_norm=layer_norm,
+                num_outputs=num_outputs,
             ),
             in_keys=[in_key, action_key],
             out_keys=["state_action_value"],  # its guess unless the action is "action"

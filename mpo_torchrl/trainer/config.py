@@ -114,6 +114,16 @@ class MPOConfig:
     )
     layer_norm: bool = setting(True, "LayerNorm and tanh after the first layer of every network")
     num_critics: int = setting(2, "critics whose minimum scores an action", at_least=1)
+    critic: str = setting(
+        "scalar",
+        "what critics predict: the return, or its distribution in one of four forms",
+        choices=("scalar", "c51", "two_hot", "quantile", "mixture"),
+    )
+    vmin: float = setting(-1600.0, "smallest return that c51 and two_hot can tell")
+    vmax: float = setting(1600.0, "largest return that c51 and two_hot can tell")
+    num_atoms: int = setting(101, "returns between the two, for c51 and two_hot", at_least=2)
+    num_quantiles: int = setting(32, "quantiles of the critic quantile", at_least=1)
+    num_components: int = setting(5, "Gaussians of the critic mixture", at_least=1)
     policy: str = setting(
         "gaussian",
         "gaussian is unsquashed, tanh_normal squashed; categorical is for discrete actions",
@@ -244,6 +254,8 @@ class MPOConfig:
                 f"learning_starts must be > n_step * num_envs ({self.waiting_steps}), whose "
                 f"rewards are not all known at once, got {self.learning_starts}."
             )
+        if self.vmax <= self.vmin:
+            raise SettingError(f"vmax must be > vmin ({self.vmin}), got {self.vmax}.")
         _check_device(self.device)
         updates = self.utd_ratio * self.batch_steps
         if not math.isclose(updates, max(1, round(updates))):

@@ -17,7 +17,6 @@ from mpo_torchrl.loss import DiscreteMPOLoss, MPOLoss
 from mpo_torchrl.loss.improvement import ImprovementLoss
 from mpo_torchrl.modules import (
     make_actor,
-    make_critics,
     make_discrete_actor,
     make_discrete_critics,
 )
@@ -25,6 +24,7 @@ from mpo_torchrl.modules.actor import PolicyKind
 from mpo_torchrl.targets import FusedSoftUpdate, PeriodicUpdate
 from mpo_torchrl.trainer.collection import NonFiniteError
 from mpo_torchrl.trainer.config import MPOConfig
+from mpo_torchrl.trainer.critics import make_critic
 
 
 def make_loss(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, ImprovementLoss]:
@@ -47,16 +47,9 @@ def _make_continuous(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActo
         min_stddev=config.min_stddev,
         layer_norm=config.layer_norm,
     )
-    critics = make_critics(
-        observation_size,
-        action_spec,
-        num_critics=config.num_critics,
-        num_cells=config.critic_cells or [config.hidden] * 2,
-        layer_norm=config.layer_norm,
-    )
     loss = MPOLoss(
         actor,
-        critics,
+        make_critic(observation_size, action_spec, config),
         num_qvalue_nets=config.num_critics,
         num_action_samples=config.n_action_samples,
         num_bootstrap_samples=config.n_bootstrap_samples,

@@ -38,13 +38,13 @@ def test_the_target_averages_the_values_of_the_e_step(shape) -> None:
 
 def test_the_critics_make_one_pass_less(monkeypatch) -> None:
     calls = []
-    score = ActorCriticLoss._score
+    predict = ActorCriticLoss._predict
 
     def counted(self, states, action, params, hidden_dtype=None):
         calls.append(hidden_dtype)
-        return score(self, states, action, params, hidden_dtype)
+        return predict(self, states, action, params, hidden_dtype)
 
-    monkeypatch.setattr(ActorCriticLoss, "_score", counted)
+    monkeypatch.setattr(ActorCriticLoss, "_predict", counted)
     make_loss(e_step_critic="next")(make_batch(6))
     assert calls == [None]  # and a pass that is a critic's target is not reduced in precision
     calls.clear()

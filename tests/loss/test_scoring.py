@@ -26,7 +26,7 @@ def make_loss(scoring_dtype: torch.dtype | str = "auto", layer_norm: bool = True
 def scores(loss: MPOLoss, batch, action, hidden_dtype) -> torch.Tensor:
     with torch.no_grad():
         params = ParameterSets(loss.qvalue_network_params)
-        return loss._score(batch, action, params, hidden_dtype)
+        return loss.critic.value(loss._predict(batch, action, params, hidden_dtype))
 
 
 def shift(loss: MPOLoss, batch, action, level: float) -> None:
@@ -76,24 +76,24 @@ def linear_dtypes(loss: MPOLoss, monkeypatch: pytest.MonkeyPatch) -> set[torch.d
     """The precisions of all products of one forward, apart from those of the E-step's scores."""
     seen: set[torch.dtype] = set()
     inside: list[bool] = []
-    linear, score = nn.functional.linear, loss._score
+    linear, predict = nn.functional.linear, loss._predict
 
     def watch(x, weight, bias=None):
         if not inside:
             seen.add(weight.dtype)
         return linear(x, weight, bias)
 
-    def scored(states, action, params, hidden_dtype=None):
+    def predicted(states, action, params, hidden_dtype=None):
         if hidden_dtype is None:
-            return score(states, action, params)
+            return predict(states, action, params)
         inside.append(True)
         try:
-            return score(states, action, params, hidden_dtype)
+            return predict(states, action, params, hidden_dtype)
         finally:
             inside.pop()
 
     monkeypatch.setattr(nn.functional, "linear", watch)
-    loss.__dict__["_score"] = scored
+    loss.__dict__["_predict"] = predicted
     loss(make_batch(4))
     return seen
 

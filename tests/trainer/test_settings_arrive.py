@@ -70,6 +70,14 @@ def bound(name):
     return lambda trainer: getattr(trainer.loss_module, name).item()
 
 
+def critic(attribute):
+    return lambda trainer: getattr(trainer.loss_module.critic, attribute)
+
+
+def atom(index):
+    return lambda trainer: trainer.loss_module.critic.support[index].item()
+
+
 def also_logs_to(trainer):
     trainer.logger.log_hparams({})
     return type(trainer.logger.further).__name__
@@ -101,6 +109,12 @@ CASES = {
     "critic_cells": ([5, 6, 7], critic_widths, [5, 6, 7, 1]),
     "layer_norm": (False, lambda t: "LayerNorm" in layer_names(t), False),
     "num_critics": (3, lambda t: len(t.loss_module.qvalue_network_params.unbind(0)), 3),
+    "critic": ("quantile", lambda t: type(t.loss_module.critic).__name__, "QuantileCritic"),
+    "vmin": (-50.0, atom(0), -50.0),
+    "vmax": (50.0, atom(-1), 50.0),
+    "num_atoms": (11, critic("num_outputs"), 11),
+    "num_quantiles": (8, critic("num_outputs"), 8),
+    "num_components": (2, critic("num_outputs"), 6),
     "policy": ("tanh_normal", lambda t: t.loss_module.actor_network[-1].distribution_class.__name__,
                "TanhNormal"),
     "init_stddev": (0.25, initial_stddev, 0.25),
@@ -151,6 +165,11 @@ COMPANIONS = {
     "logger": {"run_dir": "here"},
     "epsilon_policy": DISCRETE,
     "init_alpha_policy": DISCRETE,
+    "vmin": {"critic": "c51"},
+    "vmax": {"critic": "c51"},
+    "num_atoms": {"critic": "two_hot"},
+    "num_quantiles": {"critic": "quantile"},
+    "num_components": {"critic": "mixture"},
 }
 
 

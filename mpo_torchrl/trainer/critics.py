@@ -1,0 +1,48 @@
+"""The critic of a run: which part, and the networks it reads."""
+
+from __future__ import annotations
+
+import torch
+from torchrl.data import TensorSpec
+from torchrl.modules import ValueOperator
+
+from mpo_torchrl.critic import (
+    CategoricalCritic,
+    Critic,
+    MixtureCritic,
+    QuantileCritic,
+    ScalarCritic,
+    TwoHotCritic,
+)
+from mpo_torchrl.functional import signed_hyperbolic
+from mpo_torchrl.modules import make_critics
+from mpo_torchrl.trainer.config import MPOConfig
+
+
+def make_critic(observation_size: int, action_spec: TensorSpec, config: MPOConfig) -> Critic:
+    """Part 1 of the loss: networks, and what their outputs mean."""
+
+    def networks(num_outputs: int) -> list[ValueOperator]:
+        return make_critics(
+            observation_size,
+            action_spec,
+            num_critics=config.num_critics,
+            num_cells=config.critic_cells or [config.hidden] * 2,
+            layer_norm=config.layer_norm,
+            num_outputs=num_outputs,
+        )
+
+    if config.critic == "c51":
+        support = torch.linspace(config.vmin, config.vmax, config.num_atoms)
+        return CategoricalCritic(networks(config.num_atoms), support)
+    if config.critic == "two_hot":
+        low, high = signed_hyperbolic(torch.tensor([config.vmin, config.vmax])).tolist()
+        support = torch.linspace(low, high, config.num_atoms)
+        return TwoHotCritic(networks(config.num_atoms), support)
+    if config.critic == "quantile":
+        quantiles = config.num_quantiles
+        return QuantileCritic(networks(quantiles), num_quantiles=quantiles)
+    if config.critic == "mixture":
+        components = config.num_components
+        return MixtureCritic(networks(3 * components), num_components=components)
+    return ScalarCritic(networks(1))
