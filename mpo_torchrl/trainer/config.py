@@ -245,6 +245,8 @@ class MPOConfig:
             raise SettingError("delay_actor or delay_qvalue must be true: some target has to move.")
         if self.policy == "categorical" and self.temperature == "exact":
             raise SettingError("temperature must be learned with policy=categorical, got exact.")
+        if self.policy == "categorical" and self.critic != "scalar":
+            raise SettingError(f"critic must be scalar with policy=categorical, got {self.critic}.")
         if self.policy == "categorical" and self.e_step_critic == "next":
             raise SettingError(
                 "e_step_critic must be online or target with policy=categorical, got next."

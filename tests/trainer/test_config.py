@@ -59,6 +59,10 @@ def test_help_shows_every_setting_with_default_meaning_and_range(field):
         ({"utd_ratio": 0.25}, r"utd_ratio \* 10 steps collected at once must be a whole number"),
         ({"num_envs": 8, "utd_ratio": 0.1}, r"utd_ratio \* 16 steps .* change it or steps_per_"),
         ({"vmin": 5.0, "vmax": 5.0}, r"vmax must be > vmin \(5.0\), got 5.0"),
+        (
+            {"policy": "categorical", "critic": "c51"},
+            "critic must be scalar with policy=categorical, got c51",
+        ),
         ({"num_atoms": 1}, "num_atoms must be a whole number >= 2, got 1"),
         (
             {"n_step": 5, "learning_starts": 0},
