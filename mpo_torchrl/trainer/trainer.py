@@ -366,6 +366,7 @@ class MPOTrainer(Trainer):
         """Keep what was learned before the bad number; the error says where."""
         if not self.config.run_dir:
             return error
+        self._count()
         if is_finite(self.loss_module):
             save_learner(self.config.run_dir, self.config, self.progress, self.learner)
         return NonFiniteError(f"{error} {last_good(self.config.run_dir)}")

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 
 import gymnasium
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from torchrl.trainers import Trainer
 
 from mpo_torchrl.trainer import MPOTrainer, NonFiniteError, SettingError, read_config
+from recipes import mpo
 from tests.trainer.small import SETTINGS, small_config
 
 
@@ -68,6 +71,74 @@ def test_training_goes_on_where_it_stopped():
     second = trainer.train(total_timesteps=100)
     assert (first["updates"], second["updates"]) == (30, 70)
     assert len(trainer.replay_buffer) == 100
+
+
+def test_two_trainings_are_bitwise_one():
+    metrics = run(total_timesteps=100)[1]
+    halves, _ = run()
+    assert halves.train(total_timesteps=100)["state_sha256"] == metrics["state_sha256"]
+
+
+def test_a_saved_trainer_goes_on_bitwise_in_the_middle_of_an_episode(tmp_path):
+    _, whole = run(total_timesteps=100)
+    halves, _ = run()
+    path = halves.save(tmp_path / "trainer.zip")
+    torch.rand(7)  # whatever happens between saving and loading
+    metrics = MPOTrainer.load(path).train(total_timesteps=100)
+    whole.pop("wall_seconds"), metrics.pop("wall_seconds")
+    assert metrics == whole
+
+
+def test_a_loaded_trainer_leaves_the_folder_of_the_run_alone(tmp_path):
+    run(run_dir=str(tmp_path))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    MPOTrainer.load(tmp_path / "checkpoint.zip").train(total_timesteps=100)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_begun_by_the_recipe_is_continued_by_a_trainer_bitwise(tmp_path):
+    mpo.train(small_config(run_dir=str(tmp_path)))
+    trainer, metrics = run(run_dir=str(tmp_path), total_timesteps=100)
+    assert trainer.collected_frames == 100
+    assert metrics["state_sha256"] == run(total_timesteps=100)[1]["state_sha256"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"n_step": 3}, {"num_envs": 2, "n_step": 2}, {"policy": "tanh_normal"}, {"buffer_size": 30}],
+    ids=["n-step", "two environments", "tanh_normal", "full buffer"],
+)
+def test_runs_of_other_settings_continue_bitwise_too(tmp_path, settings):
+    whole = run(**settings, total_timesteps=100)[1]
+    run(**settings, run_dir=str(tmp_path))
+    metrics = run(**settings, run_dir=str(tmp_path), total_timesteps=100)[1]
+    assert metrics["state_sha256"] == whole["state_sha256"]
+    assert metrics["mean_reward"] == whole["mean_reward"]
+
+
+def test_ctrl_c_ends_a_training_at_a_clean_point_with_everything_saved(tmp_path):
+    trainer = MPOTrainer.from_config(small_config(run_dir=str(tmp_path), total_timesteps=1000))
+    count = trainer._count
+
+    def interrupt(*args):
+        if trainer.collected_frames == 50:
+            os.kill(os.getpid(), signal.SIGINT)
+        count(*args)
+
+    trainer._post_steps_ops.append((interrupt, {}))
+    metrics = trainer.train()
+    assert metrics["env_steps"] in (50, 60)  # asked for in step 50, heard after it or the next
+    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
+    again = MPOTrainer.from_config(small_config(run_dir=str(tmp_path), total_timesteps=1000))
+    assert again.collected_frames == metrics["env_steps"]
+    assert bitwise_equal(parameters(trainer), parameters(again))
+
+
+def test_closing_ends_the_environments_and_leaves_the_policy():
+    trainer, _ = run()
+    trainer.close()
+    assert trainer.collector.closed
+    assert trainer.policy(torch.zeros(3)).shape == (1,)
 
 
 def test_training_to_a_step_long_past_only_evaluates():
@@ -151,6 +222,15 @@ def test_a_bad_number_stops_with_step_key_and_the_last_good_checkpoint(broken_en
     loaded = MPOTrainer.load(tmp_path / "checkpoint.zip")
     assert (loaded.collected_frames, loaded.updates) == (40, 30)
     assert bitwise_equal(parameters(trainer), parameters(loaded))
+
+
+def test_a_bad_number_leaves_the_state_of_the_last_good_step(broken_env, tmp_path):
+    settings = {"env": "mpo/Broken-v0", "run_dir": str(tmp_path), "checkpoint_every": 20}
+    with pytest.raises(NonFiniteError):
+        run(**settings, learning_starts=20)
+    assert (
+        MPOTrainer.from_config(small_config(**settings, learning_starts=20)).collected_frames == 40
+    )
 
 
 def test_a_poisoned_learner_does_not_overwrite_the_checkpoint(tmp_path):
