@@ -215,13 +215,12 @@ class MPOTrainer(Trainer):
         """Everything that changes as training goes on, by name, but for counters and randomness."""
         components = {
             **self.learner,
+            "target_updater": self.target_net_updater,
             "collector": self.collector,
             "replay_buffer": self.replay_buffer,
         }
         if self.logger is not None:
             components["table"] = self.logger
-        if hasattr(self.target_net_updater, "state_dict"):  # TorchRL's own have none
-            components["target_updater"] = self.target_net_updater
         return components
 
     def train(self, total_timesteps: int | None = None) -> dict[str, Any]:

@@ -37,7 +37,9 @@ def equal(one, other):
 
 
 # Pendulum-v1 ends after 200 steps, MountainCar after 999; Hopper falls long before its limit.
-@pytest.mark.parametrize("env", ["Pendulum-v1", "Hopper-v5", "HalfCheetah-v5"])
+@pytest.mark.parametrize(
+    "env", ["Pendulum-v1", "Hopper-v5", "HalfCheetah-v5", "dm_control/walker-walk"]
+)
 @pytest.mark.parametrize("number", [3, 25])
 def test_a_collector_goes_on_in_the_middle_of_an_episode(env, number):
     first, second = collector_for(env), collector_for(env)

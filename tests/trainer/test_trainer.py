@@ -105,10 +105,16 @@ def test_a_run_begun_by_the_recipe_is_continued_by_a_trainer_bitwise(tmp_path):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"n_step": 3}, {"num_envs": 2, "n_step": 2}, {"policy": "tanh_normal"}, {"buffer_size": 30}],
-    ids=["n-step", "two environments", "tanh_normal", "full buffer"],
+    [
+        {"n_step": 3, "buffer_size": 30, "normalize_observation": True},
+        {"num_envs": 2, "n_step": 2},
+        {"policy": "tanh_normal", "target_period": 7},
+        {"env": "dm_control/cartpole-balance", "action_repeat": 2},
+    ],
+    ids=["n-step", "two environments", "periodic targets", "dm_control"],
 )
 def test_runs_of_other_settings_continue_bitwise_too(tmp_path, settings):
+    settings = {**settings, "eval_every": 100}
     whole = run(**settings, total_timesteps=100)[1]
     run(**settings, run_dir=str(tmp_path))
     metrics = run(**settings, run_dir=str(tmp_path), total_timesteps=100)[1]
