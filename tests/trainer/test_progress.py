@@ -1,31 +1,39 @@
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
 
 from mpo_torchrl.trainer import Progress
 
 
-def test_the_clock_goes_on_where_the_last_session_stopped():
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that goes on when told so."""
+    now = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    return now
+
+
+def test_the_clock_goes_on_where_the_last_session_stopped(clock):
     first, second = Progress(), Progress()
     first.start_clock()
-    time.sleep(0.02)
+    clock[0] += 2
     state = first.state_dict()
-    time.sleep(0.05)  # between two sessions
+    clock[0] += 50  # between two sessions
     second.start_clock()
+    clock[0] += 7  # before the state is loaded
     second.load_state_dict(state)
-    assert 0.02 <= state["seconds"] <= second.wall_seconds < state["seconds"] + 0.05
+    clock[0] += 3
+    assert (first.wall_seconds, second.wall_seconds) == (62, 5)
 
 
-def test_a_stopped_clock_does_not_count():
+def test_a_stopped_clock_does_not_count(clock):
     progress = Progress()
     progress.start_clock()
+    clock[0] += 2
     progress.stop_clock()
-    before = progress.wall_seconds
-    time.sleep(0.01)
-    assert progress.wall_seconds == before
+    clock[0] += 50
+    assert progress.wall_seconds == 2
 
 
 def test_the_best_evaluation_is_the_best_of_all_sessions():
