@@ -73,7 +73,7 @@ def record_episode(
         filmed.set_seed(seed)
         episode = filmed.rollout(MAX_EPISODE_STEPS, policy)
     frames = torch.stack(recorder.obs)
-    rate = _frames_per_second(env)
+    rate = _steps_per_second(env) / settings.get("action_repeat", 1)
     filmed.close()
     return episode["next", "reward"].sum().item(), frames, max(1, round(rate / recorder.skip))
 
@@ -113,7 +113,10 @@ def require_encoder() -> None:
         raise SettingError("a video needs a missing package: pip install 'mpo_torchrl[video]'.")
 
 
-def _frames_per_second(env: EnvBase) -> float:
+def _steps_per_second(env: EnvBase) -> float:
     """The speed at which the environment says that it is to be shown."""
-    metadata: dict[str, Any] = getattr(env, "metadata", None) or {}
-    return metadata.get("render_fps") or 30
+    metadata = getattr(env, "metadata", None) or {}  # Gymnasium
+    if metadata.get("render_fps"):
+        return metadata["render_fps"]
+    timestep = getattr(env, "control_timestep", None)  # dm_control
+    return 1 / timestep() if timestep else 30

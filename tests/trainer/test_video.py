@@ -66,6 +66,12 @@ def test_frames_are_every_second_step_at_the_speed_of_the_environment(
     assert (frames[1:] != frames[:-1]).flatten(1).any(1).all()  # it moves
 
 
+def test_a_repeated_action_is_shown_at_the_speed_of_the_environment(
+    offscreen, short_episodes, policy
+):
+    assert record_episode("Pendulum-v1", policy, seed=7, action_repeat=3)[2] == 5
+
+
 def test_recording_leaves_the_random_state_alone(offscreen, short_episodes, policy):
     before = torch.get_rng_state()
     record_episode("Pendulum-v1", policy, seed=7)
