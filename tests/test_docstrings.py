@@ -46,7 +46,8 @@ def described(thing: Any, *titles: str) -> dict[str, str]:
 
 
 def parameters(thing: Any) -> dict[str, inspect.Parameter]:
-    return dict(inspect.signature(thing).parameters)
+    found = inspect.signature(thing).parameters
+    return {name: p for name, p in found.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
 
 
 @EVERY_OBJECT

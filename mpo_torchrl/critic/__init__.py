@@ -7,6 +7,7 @@ from mpo_torchrl.critic.categorical import CategoricalCritic
 from mpo_torchrl.critic.distributional import DistributionalCritic
 from mpo_torchrl.critic.enumerated import EnumeratedCritic
 from mpo_torchrl.critic.mixture import MixtureCritic
+from mpo_torchrl.critic.multi_objective import MultiObjectiveCritic
 from mpo_torchrl.critic.quantile import QuantileCritic
 from mpo_torchrl.critic.scalar import ScalarCritic
 from mpo_torchrl.critic.two_hot import TwoHotCritic
@@ -17,6 +18,7 @@ __all__ = [
     "DistributionalCritic",
     "EnumeratedCritic",
     "MixtureCritic",
+    "MultiObjectiveCritic",
     "QuantileCritic",
     "ScalarCritic",
     "TwoHotCritic",

@@ -29,7 +29,7 @@ class Critic(nn.Module, ABC):
     Args:
         network (TensorDictModuleBase or sequence of them): reads the observation and the
             action, writes ``[*B, K]``. A sequence is an ensemble.
-        num_outputs (int): ``K``.
+        num_outputs (int, optional): ``K``, if the part knows it.
 
     Keyword Args:
         value_key (NestedKey): where the network writes; ``"state_action_value"`` by default.
@@ -52,10 +52,13 @@ class Critic(nn.Module, ABC):
         ...         return signed_parabolic(target)
     """
 
+    num_objectives = 1
+    """How many rewards there are, each with a value of its own."""
+
     def __init__(
         self,
         network: TensorDictModuleBase | Sequence[TensorDictModuleBase],
-        num_outputs: int,
+        num_outputs: int | None,
         *,
         value_key: NestedKey = "state_action_value",
     ) -> None:
@@ -128,11 +131,12 @@ class Critic(nn.Module, ABC):
                 hidden_dtype=hidden_dtype,
                 vmap_randomness=vmap_randomness,
             )
-        if output.shape[1:] != (*batch_size, self.num_outputs):
+        if output.shape[1:-1] != batch_size or self.num_outputs not in (None, output.shape[-1]):
+            size = self.num_outputs or "K"
+            expected = ", ".join(str(length) for length in (*batch_size, size))
             raise ValueError(
-                f"the critic must write {self.value_key!r} as [*B, {self.num_outputs}] = "
-                f"{[*batch_size, self.num_outputs]}, got {list(output.shape[1:])}; "
-                f"{self._outputs_needed()}."
+                f"the critic must write {self.value_key!r} as [*B, {size}] = [{expected}], got "
+                f"{list(output.shape[1:])}; {self._outputs_needed()}."
             )
         return output
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from tensordict import NestedKey
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
-from mpo_torchrl.critic.ensemble import output_of
+from mpo_torchrl.critic.base import Critic
 from mpo_torchrl.critic.scalar import LossFunction, ScalarCritic
-from mpo_torchrl.stateless import ParameterSets
 
 
 class EnumeratedCritic(ScalarCritic):
@@ -51,33 +49,11 @@ class EnumeratedCritic(ScalarCritic):
         value_key: NestedKey = "action_value",
     ) -> None:
         super().__init__(network, loss_function=loss_function, value_key=value_key)
+        self.num_outputs = None  # as many as there are actions
 
-    def predict(
-        self,
-        inputs: Any,
-        params: ParameterSets | None = None,
-        batch_size: torch.Size | None = None,
-        *,
-        hidden_dtype: torch.dtype | None = None,
-        vmap_randomness: str | None = None,
-    ) -> Tensor:
-        """What each network says of each action: ``[C, *B, A]``; arguments as ScalarCritic's."""
-        batch_size = inputs.batch_size if batch_size is None else batch_size
-        if params is None:
-            written = (network(inputs.copy()) for network in self.networks)
-            value = torch.stack([output_of(tensordict, self.value_key) for tensordict in written])
-        else:
-            value = self.ensemble(
-                inputs,
-                params,
-                self.value_key,
-                batch_size,
-                hidden_dtype=hidden_dtype,
-                vmap_randomness=vmap_randomness,
-            )
-        if value.shape[1:-1] != batch_size:
-            raise ValueError(
-                f"the critic must write {self.value_key!r} as [*B, A], the value of each action, "
-                f"with *B = {list(batch_size)}, got {list(value.shape[1:])}."
-            )
-        return value
+    def predict(self, *args: Any, **kwargs: Any) -> Tensor:
+        """What each network says of each action: ``[C, *B, A]``; see :meth:`Critic.predict`."""
+        return Critic.predict(self, *args, **kwargs)
+
+    def _outputs_needed(self) -> str:
+        return "a critic of discrete actions ends in a layer with an output for each"

@@ -71,13 +71,14 @@ class MixtureCritic(DistributionalCritic):
             if not scale > 0:
                 raise ValueError(f"{name} must be > 0, got {scale}.")
         super().__init__(network, 3 * num_components, value_key=value_key)
+        self.num_components = num_components
         self.num_samples = num_samples
         self.init_scale = init_scale
         self.min_scale = min_scale
 
     def _outputs_needed(self) -> str:
         return (
-            f"a critic of {self.num_outputs // 3} components ends in a layer with three outputs "
+            f"a critic of {self.num_components} components ends in a layer with three outputs "
             "for each: logit, mean and scale"
         )
 

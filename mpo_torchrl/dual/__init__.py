@@ -9,6 +9,7 @@ from __future__ import annotations
 from mpo_torchrl.dual.exact import ExactTemperature
 from mpo_torchrl.dual.kl import KLMultiplier
 from mpo_torchrl.dual.multiplier import LagrangeMultiplier
+from mpo_torchrl.dual.objectives import ObjectiveTemperatures
 from mpo_torchrl.dual.penalty import ActionPenalty
 from mpo_torchrl.dual.temperature import CategoricalTemperature, Temperature
 
@@ -18,5 +19,6 @@ __all__ = [
     "ExactTemperature",
     "KLMultiplier",
     "LagrangeMultiplier",
+    "ObjectiveTemperatures",
     "Temperature",
 ]

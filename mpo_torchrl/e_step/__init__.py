@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from mpo_torchrl.e_step.advantage import AdvantageEStep
 from mpo_torchrl.e_step.enumerated import EnumeratedEStep
+from mpo_torchrl.e_step.multi_objective import MultiObjectiveEStep
 from mpo_torchrl.e_step.sampled import SampledEStep
 
-__all__ = ["AdvantageEStep", "EnumeratedEStep", "SampledEStep"]
+__all__ = [
+    "AdvantageEStep",
+    "EnumeratedEStep",
+    "MultiObjectiveEStep",
+    "SampledEStep",
+]

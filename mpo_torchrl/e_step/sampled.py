@@ -101,10 +101,7 @@ class SampledEStep(nn.Module):
         if improved.get("state_action_value", None) is None:
             improved.set("state_action_value", score(improved.get("action")))
         if improved.get("temperature", None) is None:
-            q_value = improved.get("state_action_value")
-            counts = () if mask is None else (_broadcast(mask, q_value.shape[:-1]),)
-            temperature = self.temperature(q_value, *counts)
-            improved.set("temperature", temperature.expand(q_value.shape[:-1]))
+            improved.set("temperature", self._find_temperature(improved, mask))
         if improved.get("weight", None) is None:
             improved.set("weight", self.weigh(improved))
         return improved
@@ -112,12 +109,22 @@ class SampledEStep(nn.Module):
     @torch.no_grad()
     def weigh(self, improved: TensorDictBase) -> Tensor:
         """Weights ``[*B, N]`` of the actions; they sum to 1, or to 2 with a penalty."""
-        temperature = improved.get("temperature").unsqueeze(-1)
-        weight = nonparametric_weights(improved.get("state_action_value"), temperature)
+        weight = self._weigh_values(improved)
         if self.penalty is not None:
             cost = self.penalty.cost(improved.get("action"))
             weight = weight + nonparametric_weights(cost, self.penalty(cost))
         return weight
+
+    def _find_temperature(self, improved: TensorDictBase, mask: Tensor | None) -> Tensor:
+        q_value = improved.get("state_action_value")
+        batch = improved.get("action").shape[:-2]
+        counts = () if mask is None else (_broadcast(mask, batch),)
+        temperature = self.temperature(q_value, *counts)
+        return temperature.expand(*batch, *temperature.shape)
+
+    def _weigh_values(self, improved: TensorDictBase) -> Tensor:
+        temperature = improved.get("temperature").unsqueeze(-1)
+        return nonparametric_weights(improved.get("state_action_value"), temperature)
 
 
 def _broadcast(mask: Tensor, shape: torch.Size) -> Tensor:

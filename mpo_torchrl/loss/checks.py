@@ -54,11 +54,13 @@ def require_action_shape(key: NestedKey, found: torch.Size, expected: tuple[int,
         )
 
 
-def require_reward_shape(key: NestedKey, found: torch.Size, batch: torch.Size) -> None:
-    """Raises ``ValueError`` if rewards are not one number per state, ``[*B, 1]``."""
-    if found != (*batch, 1):
+def require_reward_shape(
+    key: NestedKey, found: torch.Size, batch: torch.Size, size: int = 1
+) -> None:
+    """Raises ``ValueError`` if rewards are not ``[*B, 1]``, or ``[*B, K]`` for ``K`` objectives."""
+    if found != (*batch, size):
         raise ValueError(
-            f"the reward under {('next', key)!r} must be [*B, 1] = {[*batch, 1]}, got "
+            f"the reward under {('next', key)!r} must be [*B, {size}] = {[*batch, size]}, got "
             f"{list(found)}."
         )
 

@@ -275,7 +275,8 @@ class MPOLoss(ImprovementLoss):
         taken = tensordict.get(keys.action)
         checks.require_action_shape(keys.action, taken.shape, (*batch, action.shape[-1]))
         reward = tensordict.get(next_key(keys.reward))
-        checks.require_reward_shape(keys.reward, reward.shape, batch)
+        size = self.critic.num_objectives
+        checks.require_reward_shape(keys.reward, reward.shape, batch, size)
         return self.critic.target(tensordict, prediction, self.value_estimator)
 
     @torch.no_grad()

@@ -18,16 +18,18 @@ def make_e_step(
     parametrization: Parametrization,
 ) -> SampledEStep:
     """Part 2 with its temperature, and with a penalty if the policy can leave its space."""
-    penalty = None
-    gaussian = space.gaussian
-    if epsilon_penalty is not None and gaussian is not None and not gaussian.transforms:
-        penalty = ActionPenalty(
-            epsilon_penalty,
-            init_penalty_temperature,
-            *space.bounds(),
-            parametrization=parametrization,
-        )
+    penalty = make_penalty(space, epsilon_penalty, init_penalty_temperature, parametrization)
     return SampledEStep(temperature, num_action_samples=num_action_samples, penalty=penalty)
+
+
+def make_penalty(
+    space: ActionSpace, epsilon: float | None, init: float, parametrization: Parametrization
+) -> ActionPenalty | None:
+    """The price of leaving the action space, if the policy can and it is asked for."""
+    gaussian = space.gaussian
+    if epsilon is None or gaussian is None or gaussian.transforms:
+        return None
+    return ActionPenalty(epsilon, init, *space.bounds(), parametrization=parametrization)
 
 
 def make_m_step(

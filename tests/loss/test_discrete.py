@@ -323,7 +323,7 @@ def test_a_critic_of_another_batch_is_refused() -> None:
 
     critic = TensorDictModule(Summed(O, A), ["observation"], ["action_value"])
     actor = make_discrete_actor(O, OneHot(A), num_cells=(8,))
-    with pytest.raises(ValueError, match=r"'action_value' as \[\*B, A\].*\*B = \[5\], got \[4\]"):
+    with pytest.raises(ValueError, match=r"'action_value' as \[\*B, K\] = \[5, K\], got \[4\]"):
         DiscreteMPOLoss(actor, [critic])(make_batch(5))
 
 

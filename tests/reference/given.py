@@ -7,7 +7,7 @@ from tensordict import TensorDict
 from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 from torchrl.data import Bounded
-from torchrl.modules import IndependentNormal, ProbabilisticActor, ValueOperator
+from torchrl.modules import IndependentNormal, ProbabilisticActor
 
 from mpo_torchrl import MPOLoss
 
@@ -25,16 +25,23 @@ class FixedGaussian(nn.Module):
 
 
 class LinearCritic(nn.Module):
-    def __init__(self, in_features: int) -> None:
+    def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(in_features, 1, dtype=torch.float64)
+        self.linear = nn.Linear(in_features, out_features, dtype=torch.float64)
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         return self.linear(torch.cat([observation, action], -1))
 
 
-def make_loss(loc: Tensor, scale: Tensor, **settings) -> tuple[MPOLoss, FixedGaussian]:
-    """An MPOLoss in float64 for the policy (loc, scale), and that policy's parameters."""
+def make_loss(
+    loc: Tensor,
+    scale: Tensor,
+    *,
+    loss_class: type[MPOLoss] = MPOLoss,
+    num_outputs: int = 1,
+    **settings,
+) -> tuple[MPOLoss, FixedGaussian]:
+    """A loss in float64 for the policy (loc, scale), and that policy's parameters."""
     size = loc.shape[-1]
     network = FixedGaussian(loc, scale)
     actor = ProbabilisticActor(
@@ -43,18 +50,20 @@ def make_loss(loc: Tensor, scale: Tensor, **settings) -> tuple[MPOLoss, FixedGau
         spec=Bounded(-1.0, 1.0, shape=(size,)),
         distribution_class=IndependentNormal,
     )
-    critic = ValueOperator(LinearCritic(1 + size), in_keys=["observation", "action"])
-    return MPOLoss(actor, critic, **settings), network
+    critic = TensorDictModule(
+        LinearCritic(1 + size, num_outputs), ["observation", "action"], ["state_action_value"]
+    )
+    return loss_class(actor, critic, **settings), network
 
 
-def make_batch(like: Tensor, /, **e_step: Tensor) -> TensorDict:
+def make_batch(like: Tensor, /, *, num_rewards: int = 1, **e_step: Tensor) -> TensorDict:
     """Transitions whose E-step is given."""
     batch = like.shape[:-1]
     observation = torch.zeros(*batch, 1, dtype=like.dtype)
     done = torch.zeros(*batch, 1, dtype=torch.bool)
     following = {
         "observation": observation,
-        "reward": torch.ones_like(observation),
+        "reward": torch.ones(*batch, num_rewards, dtype=like.dtype),
         "done": done,
         "terminated": done,
     }

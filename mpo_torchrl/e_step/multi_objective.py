@@ -1,0 +1,64 @@
+"""The E-step of several objectives at once."""
+
+from __future__ import annotations
+
+from tensordict import TensorDictBase
+from torch import Tensor
+
+from mpo_torchrl.dual import ActionPenalty, ObjectiveTemperatures
+from mpo_torchrl.e_step.sampled import SampledEStep
+from mpo_torchrl.functional import nonparametric_weights
+
+
+class MultiObjectiveEStep(SampledEStep):
+    r"""Weighs ``N`` sampled actions under each objective and adds the weights up.
+
+    .. math:: w_n = \sum_{k=1}^K \mathrm{softmax}_N\big(Q_k(s, a_n) / \eta_k\big)
+
+    An objective has a say by the bound of its temperature alone: the unit of its reward does not
+    matter. From `Abdolmaleki et al. (2020) <https://arxiv.org/abs/2005.07513>`_.
+
+    Args:
+        temperature (ObjectiveTemperatures): a temperature for each objective.
+
+    Keyword Args:
+        num_action_samples (int): ``N``, at least 1; ``20`` by default.
+        penalty (ActionPenalty, optional): the price of leaving the action space, one more
+            objective.
+
+    Raises:
+        ValueError: if ``num_action_samples`` is below 1.
+
+    Examples:
+        >>> import torch
+        >>> from mpo_torchrl.dual import ObjectiveTemperatures
+        >>> from mpo_torchrl.e_step import MultiObjectiveEStep
+        >>> e_step = MultiObjectiveEStep(ObjectiveTemperatures({"speed": 0.1, "energy": 0.01}))
+        >>> policy = torch.distributions.Normal(torch.zeros(3, 2), torch.ones(3, 2))
+        >>> improved = e_step(torch.distributions.Independent(policy, 1), score=lambda a: a)
+        >>> improved["weight"].sum(-1)
+        tensor([2.0000, 2.0000, 2.0000])
+    """
+
+    temperature: ObjectiveTemperatures  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        temperature: ObjectiveTemperatures,
+        *,
+        num_action_samples: int = 20,
+        penalty: ActionPenalty | None = None,
+    ) -> None:
+        super().__init__(
+            temperature,  # type: ignore[arg-type]
+            num_action_samples=num_action_samples,
+            penalty=penalty,
+        )
+
+    def _weigh_values(self, improved: TensorDictBase) -> Tensor:
+        return self.weigh_each(improved).sum(-2)
+
+    def weigh_each(self, improved: TensorDictBase) -> Tensor:
+        """The weights of each objective: ``[*B, K, N]``."""
+        values = improved.get("state_action_value").movedim(-1, -2)
+        return nonparametric_weights(values, improved.get("temperature").unsqueeze(-1))
