@@ -9,6 +9,7 @@ from mpo_torchrl.critic.enumerated import EnumeratedCritic
 from mpo_torchrl.critic.mixture import MixtureCritic
 from mpo_torchrl.critic.multi_objective import MultiObjectiveCritic
 from mpo_torchrl.critic.quantile import QuantileCritic
+from mpo_torchrl.critic.retrace import RetraceEstimator
 from mpo_torchrl.critic.scalar import ScalarCritic
 from mpo_torchrl.critic.two_hot import TwoHotCritic
 
@@ -20,6 +21,7 @@ __all__ = [
     "MixtureCritic",
     "MultiObjectiveCritic",
     "QuantileCritic",
+    "RetraceEstimator",
     "ScalarCritic",
     "TwoHotCritic",
 ]

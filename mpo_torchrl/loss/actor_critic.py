@@ -17,7 +17,7 @@ from torch import Tensor
 from torchrl.objectives.utils import ValueEstimators, _cache_values, dispatch_value_estimator
 from torchrl.objectives.value import ValueEstimatorBase
 
-from mpo_torchrl.critic import Critic
+from mpo_torchrl.critic import Critic, RetraceEstimator
 from mpo_torchrl.loss import checks
 from mpo_torchrl.loss.actor import ActorLoss
 from mpo_torchrl.loss.networks import (
@@ -43,7 +43,7 @@ class ActorCriticLoss(ActorLoss):
             action: the action taken. Defaults to the key that the actor samples.
             value: where the value of the next state is put for the value estimator.
             state_action_value: where the critic writes.
-            log_prob: accepted so that a SAC pipeline's keys fit; MPO does not read it.
+            log_prob: the action's log-probability when it was taken; only Retrace reads it.
             priority: where the temporal-difference error of each transition is written.
             reward, done, terminated: read under ``"next"``.
             priority_weight: importance weights of prioritized replay.
@@ -69,7 +69,7 @@ class ActorCriticLoss(ActorLoss):
     default_keys = _AcceptedKeys
     tensor_keys: _AcceptedKeys
     default_value_estimator = ValueEstimators.TD0
-    SUPPORTED_VALUE_ESTIMATORS = (
+    SUPPORTED_VALUE_ESTIMATORS: tuple[Any, ...] = (
         ValueEstimators.TD0,
         ValueEstimators.TD1,
         ValueEstimators.TDLambda,
@@ -127,7 +127,7 @@ class ActorCriticLoss(ActorLoss):
         super()._tie_parameters()
 
     def make_value_estimator(self, value_type: Any = None, **hyperparams: Any) -> ActorCriticLoss:
-        """Chooses how rewards and next values become targets: TD(0), TD(1) or TD(lambda).
+        """Chooses how rewards and next values become targets: TD(0), TD(1), TD(lambda), Retrace.
 
         Raises:
             ValueError: if the critic cannot make its target with that estimator.
@@ -152,12 +152,21 @@ class ActorCriticLoss(ActorLoss):
         self._forward_value_estimator_keys()
         return self
 
+    @property
+    def _needs_traces(self) -> bool:
+        """Whether targets follow the actions taken over several steps."""
+        return isinstance(self._value_estimator, RetraceEstimator)
+
     def _forward_value_estimator_keys(self, **kwargs: Any) -> None:
         if self._value_estimator is not None:
             keys = self.tensor_keys
             self._value_estimator.set_keys(
                 value=keys.value, reward=keys.reward, done=keys.done, terminated=keys.terminated
             )
+            if self._needs_traces:
+                self._value_estimator.set_keys(
+                    sample_log_prob=keys.log_prob, state_action_value=keys.state_action_value
+                )
         self.critic.value_key = self.tensor_keys.state_action_value
         self._in_keys = None  # made anew from the new names
 
@@ -168,6 +177,8 @@ class ActorCriticLoss(ActorLoss):
         states += [key for key in self.critic.in_keys if key not in made]
         following = [*states, keys.reward, keys.done, keys.terminated]
         entries = [*states, keys.action, *[next_key(key) for key in following]]
+        if self._needs_traces:
+            entries.append(keys.log_prob)
         return list(dict.fromkeys(entries))
 
     def _checked(self, tensordict: TensorDictBase) -> TensorDictBase:

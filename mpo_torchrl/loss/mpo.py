@@ -13,6 +13,7 @@ from torch import distributions as d
 from torchrl.data import TensorSpec
 
 from mpo_torchrl.critic import Critic, ScalarCritic
+from mpo_torchrl.critic.retrace import RETRACE
 from mpo_torchrl.critic.scalar import LossFunction
 from mpo_torchrl.distributions import GaussianBase
 from mpo_torchrl.dual import ExactTemperature, Temperature
@@ -141,6 +142,8 @@ class MPOLoss(ImprovementLoss):
     _policy: Policy
     _e_step: SampledEStep
     _m_step: GaussianMStep | DistributionMStep
+
+    SUPPORTED_VALUE_ESTIMATORS = (*ImprovementLoss.SUPPORTED_VALUE_ESTIMATORS, RETRACE)
 
     epsilon = bound("temperature")
     epsilon_penalty = bound("penalty_temperature")
@@ -277,7 +280,26 @@ class MPOLoss(ImprovementLoss):
         reward = tensordict.get(next_key(keys.reward))
         size = self.critic.num_objectives
         checks.require_reward_shape(keys.reward, reward.shape, batch, size)
+        if self._needs_traces:
+            tensordict = self._with_traces(tensordict)
         return self.critic.target(tensordict, prediction, self.value_estimator)
+
+    def _with_traces(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """The batch with what the reference policy and its critics say of the actions taken."""
+        keys = self.tensor_keys
+        action = tensordict.get(keys.action)
+        prediction = self._predict(tensordict, action.unsqueeze(-2), self._target_critics)
+        states = tensordict.copy()
+        with self._reference_actor.params.to_module(
+            self.actor_network, preserve_module_state=False
+        ):
+            log_prob = self.actor_network.get_dist(states).log_prob(action)
+        return states.update(
+            {
+                keys.state_action_value: self.critic.value(prediction),
+                "policy_log_prob": log_prob,
+            }
+        )
 
     @torch.no_grad()
     def _improve(

@@ -1,0 +1,146 @@
+"""Retrace as a value estimator of TorchRL: ``loss.make_value_estimator("retrace")``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tensordict import NestedKey, TensorDictBase
+from torch import Tensor
+from torchrl.objectives.utils import register_value_estimator
+from torchrl.objectives.value import ValueEstimatorBase
+
+from mpo_torchrl.functional import retrace_return
+
+RETRACE = "retrace"
+
+
+@register_value_estimator(RETRACE, default_kwargs={"gamma": 0.99, "lmbda": 0.95})
+class RetraceEstimator(ValueEstimatorBase):
+    r"""Off-policy returns over sequences ``[*B, T]``, cut where the behaviour left the policy.
+
+    .. math:: G_t = r_t + \gamma (1 - d_t) \big(V_{t+1} + c_{t+1} (G_{t+1} - Q_{t+1})\big), \qquad
+        c_t = \lambda \min\Big(1, \frac{\pi(a_t \mid s_t)}{\mu(a_t \mid s_t)}\Big)
+
+    and no trace beyond the end of an episode or of the sequence, where the value takes over.
+    From `Munos et al. (2016) <https://arxiv.org/abs/1606.02647>`_; see
+    :func:`~mpo_torchrl.functional.retrace_return`.
+
+    Args:
+        gamma (float): the discount.
+        lmbda (float): how far to trust longer returns, between 0, one step, and 1.
+
+    Keyword Args:
+        value_network (optional): not used; values are handed over.
+        device (torch.device, optional): where the discount is kept.
+        deactivate_vmap (bool): not used; there is nothing to map over.
+
+    Raises:
+        ValueError: if ``lmbda`` is not between 0 and 1.
+
+    Examples:
+        >>> import torch
+        >>> from tensordict import TensorDict
+        >>> from mpo_torchrl.critic import RetraceEstimator
+        >>> one = torch.ones(1, 2, 1)
+        >>> no = torch.zeros(1, 2, 1, dtype=torch.bool)
+        >>> td = TensorDict(
+        ...     action_log_prob=one[..., 0],
+        ...     policy_log_prob=one[..., 0],
+        ...     state_action_value=2 * one,
+        ...     next=TensorDict(reward=one, done=no, terminated=no, batch_size=[1, 2]),
+        ...     batch_size=[1, 2],
+        ... )
+        >>> estimator = RetraceEstimator(gamma=0.5, lmbda=1.0)
+        >>> estimator.value_estimate(td, next_value=4 * one).squeeze(-1)
+        tensor([[3.5000, 3.0000]])
+    """
+
+    @dataclass
+    class _AcceptedKeys:
+        """The configurable TensorDict keys and their defaults, set with ``set_keys``.
+
+        Attributes:
+            value: the value of the next state, which :meth:`forward` reads under ``"next"``.
+            value_target: where :meth:`forward` writes.
+            reward, done, terminated: read under ``"next"``.
+            state_action_value: the value of the action taken, ``[*B, T, 1]``.
+            policy_log_prob: its log-probability under the policy, ``[*B, T]``.
+            sample_log_prob: its log-probability when it was taken, ``[*B, T]``.
+        """
+
+        value: NestedKey = "state_value"
+        value_target: NestedKey = "value_target"
+        reward: NestedKey = "reward"
+        done: NestedKey = "done"
+        terminated: NestedKey = "terminated"
+        state_action_value: NestedKey = "state_action_value"
+        policy_log_prob: NestedKey = "policy_log_prob"
+        sample_log_prob: NestedKey = "action_log_prob"
+
+    default_keys = _AcceptedKeys
+    tensor_keys: _AcceptedKeys
+    gamma: Tensor
+
+    def __init__(
+        self,
+        gamma: float,
+        lmbda: float = 0.95,
+        *,
+        value_network: Any = None,
+        device: torch.device | None = None,
+        deactivate_vmap: bool = False,
+    ) -> None:
+        if not 0 <= lmbda <= 1:
+            raise ValueError(f"lmbda must be between 0 and 1, got {lmbda}.")
+        super().__init__(
+            value_network=value_network, device=device, deactivate_vmap=deactivate_vmap
+        )
+        self.register_buffer("gamma", torch.tensor(gamma, device=device))
+        self.lmbda = lmbda
+
+    def forward(self, tensordict: TensorDictBase, **kwargs: Any) -> TensorDictBase:
+        """Writes ``"value_target"`` from values that stand under ``("next", "state_value")``."""
+        next_value = tensordict.get(("next", self.tensor_keys.value))
+        target = self.value_estimate(tensordict, next_value=next_value)
+        return tensordict.set(self.tensor_keys.value_target, target)
+
+    def value_estimate(
+        self,
+        tensordict: TensorDictBase,
+        target_params: TensorDictBase | None = None,
+        next_value: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """The returns ``[*B, T, 1]``.
+
+        Args:
+            tensordict (TensorDictBase): ``[*B, T]`` transitions with both log-probabilities and
+                the value of the action taken.
+            target_params (TensorDictBase, optional): not used.
+            next_value (Tensor): ``[*B, T, 1]``, value of the policy in the next state.
+            **kwargs: what other estimators take; not used.
+
+        Raises:
+            ValueError: if there is no ``next_value``.
+        """
+        if next_value is None:
+            raise ValueError("RetraceEstimator needs next_value, the value of the next states.")
+        keys = self.tensor_keys
+        following = tensordict.get("next")
+        done = following.get(keys.done)
+        terminated = following.get(keys.terminated, done)
+        discount = self.gamma * (~terminated).to(next_value.dtype)
+        log_ratio = tensordict.get(keys.policy_log_prob) - tensordict.get(keys.sample_log_prob)
+        trace = self.lmbda * log_ratio.clamp(max=0.0).exp()
+        # What follows an end belongs to another episode: the value stands in for it.
+        trace = trace[..., 1:] * (~done[..., :-1, 0]).to(trace.dtype)
+        returns = retrace_return(
+            following.get(keys.reward).squeeze(-1),
+            discount.squeeze(-1),
+            next_value.squeeze(-1),
+            tensordict.get(keys.state_action_value)[..., 1:, 0],
+            trace,
+        )
+        return returns.unsqueeze(-1)
