@@ -76,8 +76,8 @@ class CategoricalCritic(DistributionalCritic):
 
     def encode(self, value_target: Tensor) -> Tensor:
         """A return ``[*B, 1]`` shared between the two nearest atoms: ``[*B, K]``."""
-        certain = torch.ones_like(value_target)
-        return categorical_projection(certain, value_target, self.support)
+        value = value_target.to(self.support.dtype)
+        return categorical_projection(torch.ones_like(value), value, self.support)
 
     def decode(self, target: Tensor) -> Tensor:
         """``[*B, K]`` probabilities to ``[*B]``, unit of return."""

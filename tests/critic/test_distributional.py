@@ -197,6 +197,13 @@ def test_what_is_encoded_is_decoded(name: str) -> None:
 
 
 @EVERY
+def test_a_return_may_have_more_digits_than_the_networks(name: str) -> None:
+    critic, td = MAKERS[name](2), states(4)
+    td["value_target"] = torch.ones(4, 1, dtype=torch.float64)
+    assert critic(td)["loss_qvalue"].isfinite().all()
+
+
+@EVERY
 def test_the_loss_trains_the_prediction_and_never_the_target(name: str) -> None:
     critic = MAKERS[name](2)
     prediction = critic.predict(states(4)).detach().requires_grad_()
