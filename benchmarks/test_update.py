@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+from typing import Any
+
 import pytest
+import torch
 
 from benchmarks.workloads import (
     HALFCHEETAH,
@@ -15,6 +19,7 @@ from benchmarks.workloads import (
     rlox_update,
     sac_update,
 )
+from mpo_torchrl.dual import ExactTemperature
 
 shapes = pytest.mark.parametrize("shape", [HALFCHEETAH, PENDULUM], ids=lambda shape: shape.env)
 
@@ -44,6 +49,32 @@ def test_roofline(shape: Shape, alternate, report) -> None:
     detail = f"{times(ours, peer)}, {products.gigaflop:.2f} GFLOP"
     name = f"{shape.env}: our update / its matrix products"
     report(name, ours / peer, at_most=1.5, detail=detail)
+
+
+@shapes
+@pytest.mark.parametrize(
+    ("option", "settings"),
+    [
+        ("the E-step at the next state", {"e_step_critic": "next"}),
+        ("the exact temperature", {"temperature": ExactTemperature(0.1)}),
+    ],
+    ids=["next", "exact"],
+)
+def test_option(shape: Shape, option: str, settings: dict[str, Any], alternate, report) -> None:
+    ours, default = alternate(mpo_update(shape, **settings), mpo_update(shape), rounds=80)
+    name = f"{shape.env}: update with {option} / the default"
+    report(name, ours / default, detail=times(ours, default))
+
+
+@shapes
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler needs g++")
+def test_compiled(shape: Shape, alternate, report) -> None:
+    compiled = mpo_update(shape)
+    compiled.loss = torch.compile(compiled.loss, fullgraph=True)
+    ours, eager = alternate(compiled, mpo_update(shape), rounds=80)
+    report(
+        f"{shape.env}: update with a compiled loss / eager", ours / eager, detail=times(ours, eager)
+    )
 
 
 @shapes
