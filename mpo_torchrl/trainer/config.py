@@ -124,6 +124,9 @@ class MPOConfig:
     num_atoms: int = setting(101, "returns between the two, for c51 and two_hot", at_least=2)
     num_quantiles: int = setting(32, "quantiles of the critic quantile", at_least=1)
     num_components: int = setting(5, "Gaussians of the critic mixture", at_least=1)
+    init_value_stddev: float = setting(
+        100.0, "stddev of these Gaussians at the start; of the size of the returns", above=0
+    )
     policy: str = setting(
         "gaussian",
         "gaussian is unsquashed, tanh_normal squashed; categorical is for discrete actions",

@@ -44,5 +44,9 @@ def make_critic(observation_size: int, action_spec: TensorSpec, config: MPOConfi
         return QuantileCritic(networks(quantiles), num_quantiles=quantiles)
     if config.critic == "mixture":
         components = config.num_components
-        return MixtureCritic(networks(3 * components), num_components=components)
+        return MixtureCritic(
+            networks(3 * components),
+            num_components=components,
+            init_scale=config.init_value_stddev,
+        )
     return ScalarCritic(networks(1))

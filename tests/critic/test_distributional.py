@@ -42,7 +42,7 @@ MAKERS: dict[str, Callable[[int], Critic]] = {
     "c51": lambda count: CategoricalCritic(networks(9, count), SUPPORT),
     "two_hot": lambda count: TwoHotCritic(networks(9, count), SUPPORT),
     "quantile": lambda count: QuantileCritic(networks(7, count), num_quantiles=7),
-    "mixture": lambda count: MixtureCritic(networks(6, count), num_components=2),
+    "mixture": lambda count: MixtureCritic(networks(6, count), num_components=2, init_scale=1.0),
 }
 EVERY = pytest.mark.parametrize("name", MAKERS)
 BOOTSTRAPPED = pytest.mark.parametrize("name", ["c51", "quantile", "mixture"])

@@ -34,7 +34,10 @@ KINDS: dict[str, tuple[int, Callable[[Any], Critic]]] = {
     "c51": (11, lambda networks: CategoricalCritic(networks, SUPPORT)),
     "two_hot": (11, lambda networks: TwoHotCritic(networks, SUPPORT)),
     "quantile": (7, lambda networks: QuantileCritic(networks, num_quantiles=7)),
-    "mixture": (6, lambda networks: MixtureCritic(networks, num_components=2, num_samples=16)),
+    "mixture": (
+        6,
+        lambda networks: MixtureCritic(networks, num_components=2, num_samples=16, init_scale=1.0),
+    ),
 }
 EVERY = pytest.mark.parametrize("name", KINDS)
 BOOTSTRAPPED = pytest.mark.parametrize("name", ["c51", "quantile", "mixture"])

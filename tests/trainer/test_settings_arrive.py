@@ -115,6 +115,7 @@ CASES = {
     "num_atoms": (11, critic("num_outputs"), 11),
     "num_quantiles": (8, critic("num_outputs"), 8),
     "num_components": (2, critic("num_outputs"), 6),
+    "init_value_stddev": (10.0, critic("init_scale"), 10.0),
     "policy": ("tanh_normal", lambda t: t.loss_module.actor_network[-1].distribution_class.__name__,
                "TanhNormal"),
     "init_stddev": (0.25, initial_stddev, 0.25),
@@ -170,6 +171,7 @@ COMPANIONS = {
     "num_atoms": {"critic": "two_hot"},
     "num_quantiles": {"critic": "quantile"},
     "num_components": {"critic": "mixture"},
+    "init_value_stddev": {"critic": "mixture"},
 }
 
 
