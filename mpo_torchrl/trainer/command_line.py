@@ -52,7 +52,10 @@ Everything else that Hydra can do: --hydra-help"""
 
 
 def run_from_command_line(
-    train: Callable[[MPOConfig], Mapping[str, Any]], config_dir: Path, purpose: str
+    train: Callable[[Any], Mapping[str, Any]],
+    config_dir: Path,
+    purpose: str,
+    config_class: type[MPOConfig] = MPOConfig,
 ) -> None:
     """Call ``train`` with the settings of the command line; print ``mean_reward`` last.
 
@@ -63,6 +66,7 @@ def run_from_command_line(
         train (callable): the recipe.
         config_dir (Path): folder of ``mpo.yaml``.
         purpose (str): one sentence for ``--help``.
+        config_class (type): the settings that ``train`` takes.
     """
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
@@ -72,7 +76,7 @@ def run_from_command_line(
             purpose=purpose,
             config_dir=os.path.relpath(config_dir),
             presets=_describe_presets(config_dir),
-            settings=describe_settings(),
+            settings=describe_settings(config_class),
         )
         print(usage)
         return
@@ -80,37 +84,37 @@ def run_from_command_line(
     for handler in torchrl_logger.handlers:  # TorchRL talks on stdout, which is for results
         if getattr(handler, "stream", None) is sys.stdout:
             handler.setStream(sys.stderr)
-    ConfigStore.instance().store(name="mpo_settings", node=MPOConfig)
+    ConfigStore.instance().store(name="mpo_settings", node=config_class)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them
 
     def job(settings: DictConfig) -> float:
         try:
-            metrics = train(_to_config(settings))
+            metrics = train(_to_config(settings, config_class))
         except SettingError as error:
             _stop(error, 2)
         except OmegaConfBaseException as error:
-            _stop(_translate(error), 2)
+            _stop(_translate(error, config_class), 2)
         except (NonFiniteError, CheckpointError, OSError) as error:
             _stop(error, 1)
         print(f"mean_reward: {metrics['mean_reward']}", flush=True)
         return metrics["mean_reward"]
 
-    with tempfile.TemporaryDirectory() as scratch, _plain_settings():
+    with tempfile.TemporaryDirectory() as scratch, _plain_settings(config_class):
         try:
-            _check_names(arguments)
+            _check_names(arguments, config_class)
             sys.argv[1:] = _keep_out_of_sight(arguments, scratch)
             hydra.main(version_base="1.3", config_path=str(config_dir), config_name="mpo")(job)()
         except SettingError as error:
             _stop(error, 2)
         except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-            _stop(_translate(error), 2)
+            _stop(_translate(error, config_class), 2)
 
 
 @contextmanager
-def _plain_settings() -> Iterator[None]:
+def _plain_settings(config_class: type[MPOConfig]) -> Iterator[None]:
     """Let ``env=...`` and ``logger=...`` set values: TorchRL has groups of these names in Hydra."""
     groups = ConfigStore.instance().repo
-    names = {field.name for field in dataclasses.fields(MPOConfig)}
+    names = {field.name for field in dataclasses.fields(config_class)}
     hidden = {name: groups.pop(name) for name in sorted(names & groups.keys())}
     try:
         yield
@@ -130,19 +134,19 @@ def _describe_presets(config_dir: Path) -> str:
     return "\n".join(lines)
 
 
-def _to_config(settings: DictConfig) -> MPOConfig:
+def _to_config(settings: DictConfig, config_class: type[MPOConfig]) -> MPOConfig:
     values: dict[str, Any] = OmegaConf.to_container(settings, resolve=True)  # type: ignore[assignment]
-    if OmegaConf.get_type(settings) is not MPOConfig:
+    if OmegaConf.get_type(settings) is not config_class:
         raise SettingError("the YAML file must begin with the line 'defaults: [mpo, _self_]'.")
-    return MPOConfig.from_mapping(values)
+    return config_class.from_mapping(values)
 
 
-def _check_names(arguments: list[str]) -> None:
+def _check_names(arguments: list[str], config_class: type[MPOConfig]) -> None:
     """Name the nearest setting where Hydra would only say that a key is not in the struct."""
     for argument in arguments:
         name, equals, _ = argument.partition("=")
         if equals and not name.startswith(("-", "hydra")):
-            check_name(name.lstrip("+~"))
+            check_name(name.lstrip("+~"), config_class)
 
 
 def _keep_out_of_sight(arguments: list[str], scratch: str) -> list[str]:
@@ -160,15 +164,15 @@ def _keep_out_of_sight(arguments: list[str], scratch: str) -> list[str]:
     return [*arguments[:first], *quiet, *arguments[first:]]  # Hydra wants settings side by side
 
 
-def _translate(error: Exception) -> str:
+def _translate(error: Exception, config_class: type[MPOConfig]) -> str:
     """One sentence for what Hydra, OmegaConf or YAML found; a setting brings its valid range."""
     text = "\n".join(str(cause) for cause in _chain(error))
     unknown = re.search(r"Key '(\w+)' (?:is not in struct|not in)", text)
     if unknown:
-        return _unknown_setting(unknown.group(1))
+        return _unknown_setting(unknown.group(1), config_class)
     lines = [line.strip() for line in str(_chain(error)[-1]).strip().splitlines()]
     reason = next((line for line in lines if not line.endswith("while composing config:")), text)
-    fields = {field.name: field for field in dataclasses.fields(MPOConfig)}
+    fields = {field.name: field for field in dataclasses.fields(config_class)}
     named = re.search(r"full_key: (\w+)", text)
     if named and named.group(1) in fields:
         return f"{named.group(1)} must be {valid_range(fields[named.group(1)])}: {reason}"
@@ -187,9 +191,9 @@ def _chain(error: BaseException) -> list[BaseException]:
     return causes
 
 
-def _unknown_setting(name: str) -> str:
+def _unknown_setting(name: str, config_class: type[MPOConfig]) -> str:
     try:
-        check_name(name)
+        check_name(name, config_class)
     except SettingError as error:
         return str(error)
     return "the YAML file must begin with the line 'defaults: [mpo, _self_]'."

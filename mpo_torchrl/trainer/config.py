@@ -293,7 +293,7 @@ class MPOConfig:
     def from_mapping(cls, settings: Mapping[str, Any]) -> MPOConfig:
         """Settings from a mapping; an unknown name raises and the nearest valid one is named."""
         for name in settings:
-            check_name(name)
+            check_name(name, cls)
         return cls(**settings)
 
     def to_dict(self) -> dict[str, Any]:
@@ -301,9 +301,9 @@ class MPOConfig:
         return dataclasses.asdict(self)
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, config_class: type[MPOConfig] = MPOConfig) -> None:
     """Raise a :class:`SettingError` with the nearest valid name unless ``name`` is a setting."""
-    names = [field.name for field in dataclasses.fields(MPOConfig)]
+    names = [field.name for field in dataclasses.fields(config_class)]
     if name not in names:
         nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
         raise SettingError(f"{name!r} is not a setting; the nearest one is {nearest!r}.")
@@ -321,7 +321,7 @@ def valid_range(field: dataclasses.Field[Any]) -> str:
     return " ".join([_KINDS[str(field.type)][1], " and ".join(words)]).strip()
 
 
-def describe_settings() -> str:
+def describe_settings(config_class: type[MPOConfig] = MPOConfig) -> str:
     """All settings, one a line: name, default, meaning and valid range."""
     rows = [
         (
@@ -329,7 +329,7 @@ def describe_settings() -> str:
             str(field.metadata["default"]),
             f"{field.metadata['meaning']} [{valid_range(field)}]",
         )
-        for field in dataclasses.fields(MPOConfig)
+        for field in dataclasses.fields(config_class)
     ]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return "\n".join(

@@ -1,0 +1,181 @@
+"""Train an agent with MPO on a Ray cluster: many processes collect, this one learns.
+
+    python recipes/mpo_ray.py env=HalfCheetah-v5 num_collectors=8 ray_address=auto
+    python recipes/mpo_ray.py --help
+
+Reads downwards, as recipes/mpo.py does: settings, cluster, environment, networks, loss, data, loop.
+It leaves the same files in its folder. Batches come in the order in which collectors finish them,
+so that no two runs are alike. A collector that dies is restarted and costs its unfinished batch;
+with the same ``run_dir`` the same command continues a run whose learner died, from its newest state
+in resume/, with collectors that begin new episodes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from mpo_torchrl.trainer import (
+    MeanPolicy,
+    NonFiniteError,
+    Progress,
+    RunStates,
+    SamplingPolicy,
+    diagnose,
+    due,
+    evaluate,
+    final_metrics,
+    finished_returns,
+    is_finite,
+    last_good,
+    make_evaluation_env,
+    make_logger,
+    make_loss,
+    make_normalizer,
+    make_optimizer,
+    make_run_dir,
+    make_target_updater,
+    make_training_env,
+    progress_line,
+    progress_row,
+    save_learner,
+    seed_everything,
+    state_sha256,
+    stop_request,
+    total_loss,
+    transitions,
+    write_metrics,
+)
+from mpo_torchrl.trainer.command_line import run_from_command_line
+from mpo_torchrl.trainer.plot import draw_learning_curve
+from mpo_torchrl.trainer.ray_collection import (
+    COLLECTOR,
+    RayConfig,
+    WarmUpPolicy,
+    connect,
+    make_ray_collector,
+    make_shared_replay_buffer,
+)
+
+
+def train(config: RayConfig) -> dict[str, Any]:
+    """One run, from the settings to the figures in ``metrics.json``."""
+    # Settings
+    progress = Progress()
+    progress.start_clock()
+    if config.num_threads:
+        torch.set_num_threads(config.num_threads)
+    seed_everything(config.seed)
+
+    # Cluster
+    connect(config)
+
+    # Environment: this one is only asked for its specs
+    env = make_training_env(config)
+    evaluation_env = make_evaluation_env(config)
+
+    # Networks and loss
+    actor, loss = make_loss(env, config)
+    optimizer = make_optimizer(loss, config)
+    target_updater = make_target_updater(loss, config)
+    normalizer = make_normalizer(env, loss, config)
+    policy = MeanPolicy(actor, normalizer)
+
+    # Data
+    exploring = WarmUpPolicy(SamplingPolicy(actor, normalizer), env.action_spec)
+    env.close()
+    collector = make_ray_collector(exploring, config)
+    replay_buffer = make_shared_replay_buffer(config, normalizer)
+
+    # Files: what continues a run, and what is learned
+    run_dir = make_run_dir(config)
+    table = make_logger(config, run_dir)
+    learner = {"loss": loss, "optimizer": optimizer}
+    states = RunStates(
+        run_dir,
+        config.learner,
+        progress,
+        **learner,
+        replay_buffer=replay_buffer,
+        table=table,
+        target_updater=target_updater,
+    )
+    state = states.restore()
+    table.log_hparams(config.to_dict())
+
+    # Loop
+    losses = None
+    keys = [*loss.in_keys, COLLECTOR]
+    if progress.env_steps >= config.random_steps:  # of a run that goes on
+        exploring.end_warm_up()
+    collector.update_policy_weights_()
+    batches = iter(collector)
+    finished = progress.env_steps >= config.total_timesteps
+    bar = tqdm(
+        total=config.total_timesteps,
+        initial=progress.env_steps,
+        unit="step",
+        disable=not config.progress_bar,
+    )
+    try:
+        with bar, stop_request() as stop:
+            if state is not None:
+                tqdm.write(f"{progress.env_steps:9,} steps  continued from {state}")
+            while not finished:
+                batch = next(batches)
+                data = transitions(batch, keys, progress.env_steps, config.total_timesteps)
+                replay_buffer.extend(data)
+                progress.env_steps += data.numel()
+
+                if progress.env_steps >= config.random_steps:
+                    exploring.end_warm_up()
+                    for _ in range(config.updates_per_batch):
+                        losses = loss(replay_buffer.sample())
+                        total_loss(losses).backward()
+                        optimizer.step()
+                        optimizer.zero_grad()
+                        target_updater.step()
+                        progress.updates += 1
+                    collector.update_policy_weights_()
+
+                bar.update(data.numel())
+                for episode_return in finished_returns(batch).tolist():
+                    bar.set_postfix(train_return=episode_return, refresh=False)
+
+                finished = stop.received or progress.env_steps >= config.total_timesteps
+                if finished or due(config.eval_every, progress.env_steps, data):
+                    best = progress.note(evaluate(evaluation_env, policy))
+                    row = progress_row(progress, losses)
+                    table.log_metrics(row, step=progress.env_steps)
+                    tqdm.write(progress_line(progress.env_steps, row))
+                    save_learner(run_dir, config.learner, progress, learner, best)
+                if finished or due(config.checkpoint_every, progress.env_steps, data):
+                    states.save()
+    except NonFiniteError as error:
+        if is_finite(loss):  # what was learned before the bad number is kept
+            save_learner(run_dir, config.learner, progress, learner)
+        raise NonFiniteError(f"{error} {last_good(run_dir)}") from error
+
+    # Results
+    if progress.evaluated_at != progress.env_steps:  # a run that had come that far before
+        progress.note(evaluate(evaluation_env, policy))
+    draw_learning_curve(run_dir / "learning_curve.png", table, f"MPO on {config.env}")
+    metrics = final_metrics(
+        config,
+        progress,
+        state_sha256=state_sha256(**learner),
+        diagnostics=diagnose(loss, replay_buffer.sample()),
+    )
+    write_metrics(run_dir / "metrics.json", metrics)
+    table.shutdown()
+    collector.shutdown()
+    evaluation_env.close()
+    return metrics
+
+
+if __name__ == "__main__":
+    configs = Path(__file__).parent / "configs"
+    run_from_command_line(train, configs, "train an agent with MPO on a Ray cluster", RayConfig)
