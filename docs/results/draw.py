@@ -37,3 +37,5 @@ def draw(name: str, title: str, goal: float) -> None:
 
 if __name__ == "__main__":
     draw("pendulum", "MPO on Pendulum-v1, 10 episodes an evaluation", goal=-200.0)
+    draw("vmpo_cartpole", "V-MPO on CartPole-v1, 20 episodes an evaluation", goal=475.0)
+    draw("vmpo_pendulum", "V-MPO on Pendulum-v1, 20 episodes an evaluation", goal=-250.0)

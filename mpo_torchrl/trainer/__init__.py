@@ -35,6 +35,13 @@ from mpo_torchrl.trainer.learning import (
 )
 from mpo_torchrl.trainer.loggers import make_logger
 from mpo_torchrl.trainer.normalizer import ObservationNormalizer, make_normalizer
+from mpo_torchrl.trainer.on_policy import (
+    RewardScale,
+    add_advantages,
+    choose_policy,
+    make_vmpo_loss,
+    minibatches,
+)
 from mpo_torchrl.trainer.policy import MeanPolicy, SamplingPolicy
 from mpo_torchrl.trainer.progress import Progress
 from mpo_torchrl.trainer.results import (
@@ -52,6 +59,7 @@ from mpo_torchrl.trainer.trainer import MPOTrainer
 
 if find_spec("hydra") is not None:
     import mpo_torchrl.trainer.hydra_configs  # noqa: F401  registers loss: mpo and trainer: mpo
+from mpo_torchrl.trainer.vmpo_config import VMPOConfig
 
 __all__ = [
     "EpisodeMemory",
@@ -96,4 +104,10 @@ __all__ = [
     "total_loss",
     "transitions",
     "write_metrics",
+    "RewardScale",
+    "VMPOConfig",
+    "add_advantages",
+    "choose_policy",
+    "minibatches",
+    "make_vmpo_loss",
 ]

@@ -21,7 +21,7 @@ from torchrl.data import ReplayBuffer
 
 from mpo_torchrl.trainer.adapter import DamagedError, DimensionError, WeightsOnlyAdapter
 from mpo_torchrl.trainer.collector_state import CollectorAdapter
-from mpo_torchrl.trainer.config import MPOConfig
+from mpo_torchrl.trainer.config import MPOConfig, RunConfig
 from mpo_torchrl.trainer.progress import Progress
 from mpo_torchrl.trainer.replay_rows import ReplayRowsAdapter
 
@@ -30,13 +30,13 @@ CHECKPOINT, BEST = "checkpoint.zip", "best.zip"
 
 
 def save_checkpoint(
-    path: str | Path, config: MPOConfig, counters: Mapping[str, int], **components: Any
+    path: str | Path, config: RunConfig, counters: Mapping[str, int], **components: Any
 ) -> Path:
     """Write a checkpoint in one step: a reader finds the old file or the new one, never a part.
 
     Args:
         path (str or Path): the file.
-        config (MPOConfig): settings that :func:`read_config` gives back.
+        config (RunConfig): settings that :func:`read_config` gives back.
         counters (mapping): e.g. ``env_steps`` and ``updates``.
         **components: a collector, a replay buffer, or any object with ``state_dict`` and
             ``load_state_dict``, by name.
@@ -89,7 +89,7 @@ def holds(path: str | Path, name: str) -> bool:
 
 def save_learner(
     run_dir: str | Path,
-    config: MPOConfig,
+    config: RunConfig,
     progress: Progress,
     learner: Mapping[str, Any],
     best: bool = False,
@@ -101,7 +101,7 @@ def save_learner(
 
     Args:
         run_dir (str or Path): the folder.
-        config (MPOConfig): the run's settings.
+        config (RunConfig): the run's settings.
         progress (Progress): the run's counters.
         learner (mapping): the components by name, each with ``state_dict`` and
             ``load_state_dict``: ``loss``, ``optimizer``, and what else the policy needs.
@@ -117,14 +117,14 @@ def last_good(run_dir: str | Path) -> str:
     return f"The last good state is in {path}." if path.is_file() else "No state was saved."
 
 
-def read_config(path: str | Path) -> MPOConfig:
-    """The settings of the run that wrote the checkpoint.
+def read_config(path: str | Path, config_class: Any = MPOConfig) -> Any:
+    """The settings of the run that wrote the checkpoint, of the class that it was run with.
 
     Raises:
         CheckpointError: if the file is missing, damaged or no checkpoint of this library.
     """
     try:
-        return MPOConfig.from_mapping(read_metadata(path)["config"])
+        return config_class.from_mapping(read_metadata(path)["config"])
     except ValueError as error:
         raise CheckpointError(
             f"checkpoint {str(path)!r} has settings of another version: {error}"
@@ -146,7 +146,7 @@ def make_checkpoint(
     return checkpoint
 
 
-def metadata(config: MPOConfig, counters: Mapping[str, int]) -> dict[str, Any]:
+def metadata(config: RunConfig, counters: Mapping[str, int]) -> dict[str, Any]:
     """What a checkpoint's manifest says of the run."""
     return {"config": config.to_dict(), "counters": dict(counters)}
 

@@ -14,7 +14,7 @@ from torchrl.envs import EnvBase, MultiStepTransform, RewardScaling
 from torchrl.envs.utils import ExplorationType
 from torchrl.modules import ProbabilisticActor
 
-from mpo_torchrl.trainer.config import MPOConfig
+from mpo_torchrl.trainer.config import MPOConfig, RunConfig
 from mpo_torchrl.trainer.normalizer import NormalizeReplay, ObservationNormalizer
 from mpo_torchrl.trainer.policy import SamplingPolicy
 
@@ -26,7 +26,7 @@ class NonFiniteError(ValueError):
 def make_collector(
     env: EnvBase,
     actor: ProbabilisticActor,
-    config: MPOConfig,
+    config: RunConfig,
     normalizer: nn.Module | None = None,
     *,
     random_steps: int | None = None,

@@ -40,7 +40,7 @@ _USAGE = """{program}: {purpose}
   python {program} --multirun seed=0,1,2
   python {program} --config-name PRESET [setting=value ...]
   python {program} --config-dir FOLDER --config-name NAME   (your own NAME.yaml; its first line:
-                                                             defaults: [mpo, _self_])
+                                                             defaults: [{name}, _self_])
 
 Presets: what they are after; the files are in {config_dir}
 {presets}
@@ -55,7 +55,7 @@ def run_from_command_line(
     train: Callable[[Any], Mapping[str, Any]],
     config_dir: Path,
     purpose: str,
-    config_class: type[MPOConfig] = MPOConfig,
+    config_class: type = MPOConfig,
 ) -> None:
     """Call ``train`` with the settings of the command line; print ``mean_reward`` last.
 
@@ -64,18 +64,20 @@ def run_from_command_line(
 
     Args:
         train (callable): the recipe.
-        config_dir (Path): folder of ``mpo.yaml``.
+        config_dir (Path): folder of the YAML files, with ``mpo.yaml`` for :class:`MPOConfig`.
         purpose (str): one sentence for ``--help``.
-        config_class (type): the settings that ``train`` takes.
+        config_class (type): the settings of the recipe.
     """
     arguments = sys.argv[1:]
+    name = _name_of(config_class)
     if {"-h", "--help"} & set(arguments):
         program = os.path.relpath(sys.argv[0])
         usage = _USAGE.format(
             program=program,
+            name=name,
             purpose=purpose,
             config_dir=os.path.relpath(config_dir),
-            presets=_describe_presets(config_dir),
+            presets=_describe_presets(config_dir, name),
             settings=describe_settings(config_class),
         )
         print(usage)
@@ -84,7 +86,7 @@ def run_from_command_line(
     for handler in torchrl_logger.handlers:  # TorchRL talks on stdout, which is for results
         if getattr(handler, "stream", None) is sys.stdout:
             handler.setStream(sys.stderr)
-    ConfigStore.instance().store(name="mpo_settings", node=config_class)
+    ConfigStore.instance().store(name=f"{name}_settings", node=config_class)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors over instead of printing them
 
     def job(settings: DictConfig) -> float:
@@ -103,7 +105,7 @@ def run_from_command_line(
         try:
             _check_names(arguments, config_class)
             sys.argv[1:] = _keep_out_of_sight(arguments, scratch)
-            hydra.main(version_base="1.3", config_path=str(config_dir), config_name="mpo")(job)()
+            hydra.main(version_base="1.3", config_path=str(config_dir), config_name=name)(job)()
         except SettingError as error:
             _stop(error, 2)
         except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
@@ -111,7 +113,7 @@ def run_from_command_line(
 
 
 @contextmanager
-def _plain_settings(config_class: type[MPOConfig]) -> Iterator[None]:
+def _plain_settings(config_class: type) -> Iterator[None]:
     """Let ``env=...`` and ``logger=...`` set values: TorchRL has groups of these names in Hydra."""
     groups = ConfigStore.instance().repo
     names = {field.name for field in dataclasses.fields(config_class)}
@@ -122,10 +124,10 @@ def _plain_settings(config_class: type[MPOConfig]) -> Iterator[None]:
         groups.update(hidden)
 
 
-def _describe_presets(config_dir: Path) -> str:
+def _describe_presets(config_dir: Path, name: str) -> str:
     """Each YAML file of the folder, with the first sentence of the comment that it begins with."""
-    files = sorted(path for path in config_dir.glob("*.yaml") if path.stem != "mpo")
-    width = max(len(file.stem) for file in files)
+    files = sorted(path for path in config_dir.glob("*.yaml") if path.stem != name)
+    width = max((len(file.stem) for file in files), default=0)
     lines = []
     for file in files:
         comment = file.read_text().partition("defaults:")[0].replace("#", "")
@@ -134,14 +136,14 @@ def _describe_presets(config_dir: Path) -> str:
     return "\n".join(lines)
 
 
-def _to_config(settings: DictConfig, config_class: type[MPOConfig]) -> MPOConfig:
+def _to_config(settings: DictConfig, config_class: Any) -> Any:
     values: dict[str, Any] = OmegaConf.to_container(settings, resolve=True)  # type: ignore[assignment]
-    if OmegaConf.get_type(settings) is not config_class:
-        raise SettingError("the YAML file must begin with the line 'defaults: [mpo, _self_]'.")
+    if OmegaConf.get_type(settings) != config_class:
+        raise SettingError(_first_line(config_class))
     return config_class.from_mapping(values)
 
 
-def _check_names(arguments: list[str], config_class: type[MPOConfig]) -> None:
+def _check_names(arguments: list[str], config_class: type) -> None:
     """Name the nearest setting where Hydra would only say that a key is not in the struct."""
     for argument in arguments:
         name, equals, _ = argument.partition("=")
@@ -164,7 +166,7 @@ def _keep_out_of_sight(arguments: list[str], scratch: str) -> list[str]:
     return [*arguments[:first], *quiet, *arguments[first:]]  # Hydra wants settings side by side
 
 
-def _translate(error: Exception, config_class: type[MPOConfig]) -> str:
+def _translate(error: Exception, config_class: Any) -> str:
     """One sentence for what Hydra, OmegaConf or YAML found; a setting brings its valid range."""
     text = "\n".join(str(cause) for cause in _chain(error))
     unknown = re.search(r"Key '(\w+)' (?:is not in struct|not in)", text)
@@ -191,12 +193,24 @@ def _chain(error: BaseException) -> list[BaseException]:
     return causes
 
 
-def _unknown_setting(name: str, config_class: type[MPOConfig]) -> str:
+def _unknown_setting(name: str, config_class: type) -> str:
     try:
         check_name(name, config_class)
     except SettingError as error:
         return str(error)
-    return "the YAML file must begin with the line 'defaults: [mpo, _self_]'."
+    return _first_line(config_class)
+
+
+def _first_line(config_class: type) -> str:
+    name = _name_of(config_class)
+    return f"the YAML file must begin with the line 'defaults: [{name}, _self_]'."
+
+
+def _name_of(config_class: type) -> str:
+    """What the settings are called in YAML files: ``mpo`` for ``MPOConfig`` and what extends it."""
+    if issubclass(config_class, MPOConfig):
+        return "mpo"
+    return config_class.__name__.removesuffix("Config").lower()
 
 
 def _stop(error: object, code: int) -> NoReturn:

@@ -11,7 +11,7 @@ import dataclasses
 import difflib
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self, cast
 
 import torch
 
@@ -47,8 +47,57 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
+class RunConfig:
+    """What the settings of every kind of run have in common: names to rely on, and their checks."""
+
+    env: str
+    seed: int
+    total_timesteps: int
+    run_dir: str
+    device: str
+    num_threads: int
+    progress_bar: bool
+    logger: str
+    num_envs: int
+    env_processes: bool
+    action_repeat: int
+    frame_skip: int
+    policy: str
+    learning_rate: float
+    critic_lr: float
+    dual_lr: float
+    max_grad_norm: float
+    steps_per_batch: int
+    eval_every: int
+    eval_episodes: int
+    checkpoint_every: int
+    keep_checkpoints: int
+    resume: str
+
+    @property
+    def batch_steps(self) -> int:
+        """``steps_per_batch``, rounded up to whole steps of all environments."""
+        return -(-self.steps_per_batch // self.num_envs) * self.num_envs
+
+    @property
+    def random_steps(self) -> int:
+        """Uniformly random steps before the policy acts, in whole collected batches."""
+        return 0
+
+    @classmethod
+    def from_mapping(cls, settings: Mapping[str, Any]) -> Self:
+        """Settings from a mapping; an unknown name raises and the nearest valid one is named."""
+        for name in settings:
+            check_name(name, cls)
+        return cls(**settings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as plain values, for a file."""
+        return dataclasses.asdict(cast(Any, self))
+
+
 @dataclasses.dataclass(kw_only=True)
-class MPOConfig:
+class MPOConfig(RunConfig):
     """Every setting of an MPO run on one environment.
 
     Construction checks each value alone, then those that must fit together; a :class:`SettingError`
@@ -229,8 +278,7 @@ class MPOConfig:
     )
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            setattr(self, field.name, _checked(field, getattr(self, field.name)))
+        check_values(self)
         if self.total_timesteps < self.random_steps:
             raise SettingError(
                 f"total_timesteps must be >= learning_starts ({self.random_steps} in whole "
@@ -261,18 +309,12 @@ class MPOConfig:
             )
         if self.vmax <= self.vmin:
             raise SettingError(f"vmax must be > vmin ({self.vmin}), got {self.vmax}.")
-        _check_device(self.device)
         updates = self.utd_ratio * self.batch_steps
         if not math.isclose(updates, max(1, round(updates))):
             raise SettingError(
                 f"utd_ratio * {self.batch_steps} steps collected at once must be a whole number of "
                 f"updates >= 1, got utd_ratio {self.utd_ratio}; change it or steps_per_batch."
             )
-
-    @property
-    def batch_steps(self) -> int:
-        """``steps_per_batch``, rounded up to whole steps of all environments."""
-        return -(-self.steps_per_batch // self.num_envs) * self.num_envs
 
     @property
     def updates_per_batch(self) -> int:
@@ -289,19 +331,8 @@ class MPOConfig:
         """Collected steps that are not in the replay buffer yet: their n-step returns are open."""
         return self.n_step * self.num_envs if self.n_step > 1 else 0
 
-    @classmethod
-    def from_mapping(cls, settings: Mapping[str, Any]) -> MPOConfig:
-        """Settings from a mapping; an unknown name raises and the nearest valid one is named."""
-        for name in settings:
-            check_name(name, cls)
-        return cls(**settings)
 
-    def to_dict(self) -> dict[str, Any]:
-        """All settings as plain values, for a file."""
-        return dataclasses.asdict(self)
-
-
-def check_name(name: str, config_class: type[MPOConfig] = MPOConfig) -> None:
+def check_name(name: str, config_class: type = MPOConfig) -> None:
     """Raise a :class:`SettingError` with the nearest valid name unless ``name`` is a setting."""
     names = [field.name for field in dataclasses.fields(config_class)]
     if name not in names:
@@ -321,7 +352,7 @@ def valid_range(field: dataclasses.Field[Any]) -> str:
     return " ".join([_KINDS[str(field.type)][1], " and ".join(words)]).strip()
 
 
-def describe_settings(config_class: type[MPOConfig] = MPOConfig) -> str:
+def describe_settings(config_class: type = MPOConfig) -> str:
     """All settings, one a line: name, default, meaning and valid range."""
     rows = [
         (
@@ -335,6 +366,13 @@ def describe_settings(config_class: type[MPOConfig] = MPOConfig) -> str:
     return "\n".join(
         f"  {name:{widths[0]}}  {default:{widths[1]}}  {text}" for name, default, text in rows
     )
+
+
+def check_values(config: Any) -> None:
+    """Bring every setting into its type; a :class:`SettingError` if one is out of its range."""
+    for field in dataclasses.fields(config):
+        setattr(config, field.name, _checked(field, getattr(config, field.name)))
+    _check_device(config.device)
 
 
 def _check_device(device: str) -> None:

@@ -24,7 +24,7 @@ from torchrl.envs import (
     TransformedEnv,
 )
 
-from mpo_torchrl.trainer.config import MPOConfig, SettingError
+from mpo_torchrl.trainer.config import RunConfig, SettingError
 from mpo_torchrl.trainer.episode import EpisodeMemory
 
 SUITE = "dm_control/"
@@ -47,7 +47,7 @@ class ClipAction(Transform):
         return action.clamp(self.low, self.high)
 
 
-def make_training_env(config: MPOConfig) -> EnvBase:
+def make_training_env(config: RunConfig) -> EnvBase:
     """The environments that a run collects from: ``num_envs`` of them, stepped together."""
     return make_env(
         config.env,
@@ -57,7 +57,7 @@ def make_training_env(config: MPOConfig) -> EnvBase:
     )
 
 
-def env_settings(config: MPOConfig) -> dict[str, Any]:
+def env_settings(config: RunConfig) -> dict[str, Any]:
     """How each environment of a run is made, in training and evaluation: keywords of make_env."""
     return {
         "action_repeat": config.action_repeat,

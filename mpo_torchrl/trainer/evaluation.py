@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.envs import EnvBase, SerialEnv
 
-from mpo_torchrl.trainer.checkpoint import load_checkpoint, read_config
-from mpo_torchrl.trainer.config import MPOConfig
+from mpo_torchrl.trainer.checkpoint import load_checkpoint, read_config, read_metadata
+from mpo_torchrl.trainer.config import MPOConfig, RunConfig
 from mpo_torchrl.trainer.environment import env_settings, make_env
 from mpo_torchrl.trainer.learning import make_loss
 from mpo_torchrl.trainer.normalizer import make_normalizer
+from mpo_torchrl.trainer.on_policy import make_vmpo_loss
 from mpo_torchrl.trainer.policy import MeanPolicy
 from mpo_torchrl.trainer.seeding import keep_random_state, seed_everything
+from mpo_torchrl.trainer.vmpo_config import VMPOConfig
 
 MAX_EPISODE_STEPS = 10_000
 """An episode is cut here: an environment without an end must not hold up the run."""
@@ -25,7 +28,7 @@ EVALUATION_SEED = 1_000_000
 """Every evaluation of every run starts from the same states: two differ by the policy alone."""
 
 
-def make_evaluation_env(config: MPOConfig) -> EnvBase:
+def make_evaluation_env(config: RunConfig) -> EnvBase:
     """One environment for each episode of an evaluation, stepped together."""
     with keep_random_state():
         make_one = partial(make_env, config.env, **env_settings(config))
@@ -58,17 +61,22 @@ def evaluate(env: EnvBase, policy: TensorDictModuleBase, seed: int = EVALUATION_
     return returns
 
 
-def load_policy(checkpoint: str | Path) -> tuple[MeanPolicy, MPOConfig, dict[str, int]]:
+def load_policy(checkpoint: str | Path) -> tuple[MeanPolicy, Any, dict[str, int]]:
     """The policy of a checkpoint without its trainer, the run's settings and its counters.
 
     Raises:
         CheckpointError: if the file is missing, damaged, of other dimensions or no checkpoint.
         SettingError: if the environment cannot be made here.
     """
-    config = read_config(checkpoint)
+    on_policy = "top_k_fraction" in read_metadata(checkpoint)["config"]
+    config = read_config(checkpoint, VMPOConfig if on_policy else MPOConfig)
     env = make_env(config.env, **env_settings(config))
-    actor, loss = make_loss(env, config)
-    normalizer = make_normalizer(env, loss, config)
+    if on_policy:
+        actor, loss = make_vmpo_loss(env, config)
+        normalizer = None
+    else:
+        actor, loss = make_loss(env, config)
+        normalizer = make_normalizer(env, loss, config)
     env.close()
     counters = load_checkpoint(checkpoint, loss=loss)
     return MeanPolicy(actor, normalizer), config, counters

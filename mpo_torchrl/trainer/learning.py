@@ -14,6 +14,7 @@ from torchrl.objectives import LossModule
 from mpo_torchrl.dual import ExactTemperature
 from mpo_torchrl.dual.multiplier import Parametrization
 from mpo_torchrl.loss import DiscreteMPOLoss, MPOLoss
+from mpo_torchrl.loss.actor import ActorLoss
 from mpo_torchrl.loss.improvement import ImprovementLoss
 from mpo_torchrl.modules import (
     make_actor,
@@ -23,7 +24,7 @@ from mpo_torchrl.modules import (
 from mpo_torchrl.modules.actor import PolicyKind
 from mpo_torchrl.targets import FusedSoftUpdate, PeriodicUpdate
 from mpo_torchrl.trainer.collection import NonFiniteError
-from mpo_torchrl.trainer.config import MPOConfig
+from mpo_torchrl.trainer.config import MPOConfig, RunConfig
 from mpo_torchrl.trainer.critics import make_critic
 
 
@@ -104,7 +105,7 @@ def _make_discrete(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor,
     return actor, loss
 
 
-def make_optimizer(loss: ImprovementLoss, config: MPOConfig) -> torch.optim.Adam:
+def make_optimizer(loss: ActorLoss, config: RunConfig) -> torch.optim.Adam:
     """One Adam with a group for the networks and one for the duals, which must follow faster.
 
     With ``critic_lr`` or ``max_grad_norm`` actor and critics are two groups, each clipped on its
@@ -112,7 +113,7 @@ def make_optimizer(loss: ImprovementLoss, config: MPOConfig) -> torch.optim.Adam
     """
     groups = [{"params": loss.network_parameters(), "lr": config.learning_rate}]
     if config.critic_lr or config.max_grad_norm:
-        networks = [loss.actor_network_params, loss.qvalue_network_params]
+        networks = [loss.actor_network_params, getattr(loss, f"{loss.critic_name}_params")]
         rates = [config.learning_rate, config.critic_lr or config.learning_rate]
         groups = [
             {"params": [*network.parameters()], "lr": rate}

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from torchrl.record.loggers import Logger, MLFlowLogger, TensorboardLogger, WandbLogger
 
-from mpo_torchrl.trainer.config import MPOConfig, SettingError
+from mpo_torchrl.trainer.config import RunConfig, SettingError
 from mpo_torchrl.trainer.table_logger import TableLogger
 
 
-def make_logger(config: MPOConfig, run_dir: str | Path) -> TableLogger:
+def make_logger(config: RunConfig, run_dir: str | Path) -> TableLogger:
     """The table ``progress.csv`` in ``run_dir``, and what the setting ``logger`` asks for beside.
 
     - ``csv``: nothing more;
@@ -25,7 +25,7 @@ def make_logger(config: MPOConfig, run_dir: str | Path) -> TableLogger:
       ``run_dir/mlflow.db``.
 
     Args:
-        config (MPOConfig): the settings of the run.
+        config (RunConfig): the settings of the run.
         run_dir (str or Path): the folder of the run.
 
     Returns:
@@ -55,16 +55,16 @@ def _open(name: str, make: Callable[[], Logger]) -> Logger:
         raise SettingError(f"logger {name!r} cannot be opened: {reason[0]}") from error
 
 
-def _tensorboard(config: MPOConfig, run_dir: Path) -> Logger:
+def _tensorboard(config: RunConfig, run_dir: Path) -> Logger:
     return TensorboardLogger("tensorboard", log_dir=str(run_dir))
 
 
-def _wandb(config: MPOConfig, run_dir: Path) -> Logger:
+def _wandb(config: RunConfig, run_dir: Path) -> Logger:
     project = os.environ.get("WANDB_PROJECT", "mpo_torchrl")
     return WandbLogger(run_dir.name, project=project, save_dir=str(run_dir))
 
 
-def _mlflow(config: MPOConfig, run_dir: Path) -> Logger:
+def _mlflow(config: RunConfig, run_dir: Path) -> Logger:
     import mlflow
 
     uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{run_dir / 'mlflow.db'}")

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from tensordict import TensorDictBase
 
-from mpo_torchrl.trainer.config import MPOConfig
+from mpo_torchrl.trainer.config import RunConfig
 from mpo_torchrl.trainer.progress import Progress
 
 
-def make_run_dir(config: MPOConfig) -> Path:
+def make_run_dir(config: RunConfig) -> Path:
     """The run's folder, made: ``run_dir``, or ``runs/<env>-<seed>-<time>`` where that is empty."""
     name = f"{config.env}-{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}".replace("/", "-")
     folder = Path(config.run_dir).expanduser() if config.run_dir else Path("runs") / name
@@ -57,12 +57,12 @@ def progress_line(env_steps: int, row: Mapping[str, float]) -> str:
 
 
 def final_metrics(
-    config: MPOConfig, progress: Progress, *, state_sha256: str, diagnostics: Mapping[str, Any]
+    config: RunConfig, progress: Progress, *, state_sha256: str, diagnostics: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The figures of a finished run, ready for JSON.
 
     Args:
-        config (MPOConfig): the run's settings.
+        config (RunConfig): the run's settings.
         progress (Progress): counters, time and the returns of the last evaluation.
         state_sha256 (str): digest of networks, targets, duals and optimizer.
         diagnostics (mapping): what the loss said of a batch after the last update.

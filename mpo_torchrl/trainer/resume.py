@@ -16,7 +16,7 @@ from mpo_torchrl.trainer.checkpoint import (
     read_config,
     writing,
 )
-from mpo_torchrl.trainer.config import MPOConfig, SettingError
+from mpo_torchrl.trainer.config import RunConfig, SettingError
 from mpo_torchrl.trainer.progress import Progress
 from mpo_torchrl.trainer.replay_rows import ReplayRowsAdapter
 
@@ -50,14 +50,14 @@ class RunStates:
 
     Args:
         run_dir (Path): the run's folder.
-        config (MPOConfig): the run's settings; ``resume`` says what to do with states found.
+        config (RunConfig): the run's settings; ``resume`` says what to do with states found.
         progress (Progress): the run's counters.
         **components: everything that changes as the run goes on: a collector, a replay buffer and
             objects with ``state_dict`` and ``load_state_dict``, by name. Random states are added.
     """
 
     def __init__(
-        self, run_dir: Path, config: MPOConfig, progress: Progress, **components: Any
+        self, run_dir: Path, config: RunConfig, progress: Progress, **components: Any
     ) -> None:
         self.run_dir = run_dir
         self.config = config
@@ -132,7 +132,7 @@ class RunStates:
             raise CheckpointError(f"{error} {there}") from error
 
     def _load(self, path: Path) -> None:
-        check_settings(self.config, read_config(path), self.run_dir)
+        check_settings(self.config, read_config(path, type(self.config)), self.run_dir)
         others = {name: c for name, c in self.components.items() if name != "random_state"}
         load_checkpoint(path, **others)
         # Last: bringing back the rest may draw random numbers.
@@ -147,7 +147,7 @@ class RunStates:
         return self.newest / record["path"] if record else None
 
 
-def check_settings(config: MPOConfig, saved: MPOConfig, run_dir: Path) -> None:
+def check_settings(config: RunConfig, saved: RunConfig, run_dir: Path) -> None:
     """Raise a :class:`SettingError` if ``config`` would make another run of the ``saved`` one."""
     here, there = config.to_dict(), saved.to_dict()
     others = [name for name in here if here[name] != there[name] and name not in MAY_CHANGE]

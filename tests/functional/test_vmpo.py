@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from mpo_torchrl.functional import vmpo_kl, vmpo_temperature_loss, vmpo_weights
+
+FRACTIONS = pytest.mark.parametrize("top_k_fraction", [0.25, 0.5, 1.0])
+
+
+def advantages(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def test_the_kl_is_that_of_the_best_half_to_uniform_weights() -> None:
+    share = 1 / (1 + math.e)  # of 0 beside 1
+    expected = share * math.log(2 * share) + (1 - share) * math.log(2 * (1 - share))
+    found = vmpo_kl(torch.tensor([0.0, 1.0, -5.0, -9.0]), temperature=1.0)
+    assert found.item() == pytest.approx(expected, rel=1e-5)
+
+
+@FRACTIONS
+def test_equal_advantages_spend_nothing(top_k_fraction: float) -> None:
+    found = vmpo_kl(torch.full((8,), 3.0), 0.1, top_k_fraction)
+    assert found.item() == pytest.approx(0.0, abs=1e-6)
+
+
+@FRACTIONS
+def test_slope_of_the_dual_is_its_bound_minus_the_kl(top_k_fraction: float) -> None:
+    advantage, temperature = advantages(20), torch.tensor(0.7, requires_grad=True).double()
+    temperature.retain_grad()
+    mask = torch.arange(20) % 4 != 0
+    vmpo_temperature_loss(advantage, temperature, 0.1, top_k_fraction, mask=mask).backward()
+    kl = vmpo_kl(advantage, temperature, top_k_fraction, mask=mask)
+    assert temperature.grad.item() == pytest.approx(0.1 - kl.item(), rel=1e-6)
+
+
+@FRACTIONS
+@pytest.mark.parametrize("shift", [0.0, -1000.0, 1000.0])
+def test_masked_steps_are_as_if_they_were_not_there(top_k_fraction: float, shift: float) -> None:
+    advantage = advantages(6, 4) + shift
+    mask = torch.arange(24).reshape(6, 4) % 3 != 0
+    given = advantage.masked_fill(~mask, 0.0)
+    weight = vmpo_weights(given, 0.5, top_k_fraction, mask=mask)
+    torch.testing.assert_close(weight[mask], vmpo_weights(advantage[mask], 0.5, top_k_fraction))
+    assert not weight[~mask].any()
+    torch.testing.assert_close(
+        vmpo_temperature_loss(given, 0.5, 0.1, top_k_fraction, mask=mask),
+        vmpo_temperature_loss(advantage[mask], 0.5, 0.1, top_k_fraction),
+    )
+
+
+def test_a_mask_of_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match="must have one shape"):
+        vmpo_weights(torch.zeros(4), 1.0, mask=torch.ones(3, dtype=torch.bool))
+
+
+def test_a_fraction_that_leaves_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="leaves none of 3 steps"):
+        vmpo_weights(torch.zeros(3), 1.0, top_k_fraction=0.1)
+
+
+if __name__ == "__main__":
+    pytest.main([__file__])
