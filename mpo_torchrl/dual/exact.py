@@ -29,7 +29,7 @@ class ExactTemperature(Bound):
         >>> import torch
         >>> from mpo_torchrl.dual import ExactTemperature
         >>> ExactTemperature(epsilon=0.1)(torch.tensor([[1.0, 3.0]]))
-        tensor(2.1627)
+        tensor(2.1199)
     """
 
     def __init__(self, epsilon: float, *, name: str = "epsilon") -> None:

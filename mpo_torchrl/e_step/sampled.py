@@ -120,7 +120,7 @@ class SampledEStep(nn.Module):
         batch = improved.get("action").shape[:-2]
         counts = () if mask is None else (_broadcast(mask, batch),)
         temperature = self.temperature(q_value, *counts)
-        return temperature.expand(*batch, *temperature.shape)
+        return temperature.expand((*batch, *temperature.shape))
 
     def _weigh_values(self, improved: TensorDictBase) -> Tensor:
         temperature = improved.get("temperature").unsqueeze(-1)

@@ -90,7 +90,7 @@ def optimal_temperature(
         >>> import torch
         >>> from mpo_torchrl.functional import optimal_temperature
         >>> optimal_temperature(torch.tensor([[1.0, 3.0]]), epsilon=0.1)
-        tensor(2.1627)
+        tensor(2.1199)
     """
     require_samples("q_value", q_value)
     q_value = q_value.detach()
