@@ -5,7 +5,7 @@ from __future__ import annotations
 from tensordict import TensorDictBase
 from torch import Tensor
 
-from mpo_torchrl.dual import ActionPenalty, ObjectiveTemperatures
+from mpo_torchrl.dual import ObjectiveTemperatures
 from mpo_torchrl.e_step.sampled import SampledEStep
 from mpo_torchrl.functional import nonparametric_weights
 
@@ -40,20 +40,7 @@ class MultiObjectiveEStep(SampledEStep):
         (torch.Size([3, 20]), True)
     """
 
-    temperature: ObjectiveTemperatures  # type: ignore[assignment]
-
-    def __init__(
-        self,
-        temperature: ObjectiveTemperatures,
-        *,
-        num_action_samples: int = 20,
-        penalty: ActionPenalty | None = None,
-    ) -> None:
-        super().__init__(
-            temperature,  # type: ignore[arg-type]
-            num_action_samples=num_action_samples,
-            penalty=penalty,
-        )
+    temperature: ObjectiveTemperatures
 
     def _weigh_values(self, improved: TensorDictBase) -> Tensor:
         return self.weigh_each(improved).sum(-2)

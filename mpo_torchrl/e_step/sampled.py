@@ -11,7 +11,12 @@ from torch import Tensor, nn
 from torch import distributions as d
 
 from mpo_torchrl.distributions import GaussianBase, gaussian_base
-from mpo_torchrl.dual import ActionPenalty, ExactTemperature, Temperature
+from mpo_torchrl.dual import (
+    ActionPenalty,
+    ExactTemperature,
+    ObjectiveTemperatures,
+    Temperature,
+)
 from mpo_torchrl.functional import nonparametric_weights
 
 
@@ -57,7 +62,7 @@ class SampledEStep(nn.Module):
 
     def __init__(
         self,
-        temperature: Temperature | ExactTemperature,
+        temperature: Temperature | ExactTemperature | ObjectiveTemperatures,
         *,
         num_action_samples: int = 20,
         penalty: ActionPenalty | None = None,
