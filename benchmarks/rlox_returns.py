@@ -49,7 +49,7 @@ class _Evaluate(Callback):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._write(COLUMNS, "w")
 
-    def on_step(self, *, step: int, algo: MPO, **_: Any) -> bool:  # type: ignore[override]
+    def on_step(self, *, step: int, algo: MPO, **_: Any) -> bool:
         if step % self.config.eval_every == 0:
             returns = evaluate(self.env, _MeanPolicy(algo))
             row = [step, perf_counter() - self.start, returns.mean().item(), returns.std().item()]
