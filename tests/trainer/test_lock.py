@@ -43,6 +43,5 @@ def test_the_same_process_may_come_twice(tmp_path):
     first.close()
 
 
-
 if __name__ == "__main__":
     pytest.main([__file__])
