@@ -48,6 +48,7 @@ from mpo_torchrl.trainer import (
     stop_request,
     total_loss,
     transitions,
+    update_loss,
     write_metrics,
 )
 from mpo_torchrl.trainer.command_line import run_from_command_line
@@ -72,6 +73,7 @@ def train(config: MPOConfig) -> dict[str, Any]:
     actor, loss = make_loss(env, config)
     optimizer = make_optimizer(loss, config)
     target_updater = make_target_updater(loss, config)
+    compute_losses = update_loss(loss, compile=config.compile)
     normalizer = make_normalizer(env, loss, config)
     policy = MeanPolicy(actor, normalizer)
 
@@ -118,7 +120,7 @@ def train(config: MPOConfig) -> dict[str, Any]:
 
                 if progress.env_steps >= config.random_steps:
                     for _ in range(config.updates_per_batch):
-                        losses = loss(replay_buffer.sample())
+                        losses = compute_losses(replay_buffer.sample())
                         total_loss(losses).backward()
                         optimizer.step()
                         optimizer.zero_grad()

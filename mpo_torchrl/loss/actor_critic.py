@@ -186,7 +186,7 @@ class ActorCriticLoss(ActorLoss):
         terminated = next_key(self.tensor_keys.terminated)
         checks.require_keys(tensordict, [key for key in self.in_keys if key != terminated])
         batch = self._without_masked(tensordict)
-        self._require_first_finite(batch)
+        self.require_first_finite(batch)
         return batch
 
     def _without_masked(self, tensordict: TensorDictBase) -> TensorDictBase:

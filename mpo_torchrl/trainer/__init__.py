@@ -19,6 +19,7 @@ from mpo_torchrl.trainer.collection import (
     make_replay_buffer,
     transitions,
 )
+from mpo_torchrl.trainer.compiled import update_loss
 from mpo_torchrl.trainer.config import MPOConfig, SettingError
 from mpo_torchrl.trainer.digest import state_sha256
 from mpo_torchrl.trainer.environment import make_env, make_training_env
@@ -103,6 +104,7 @@ __all__ = [
     "stop_request",
     "total_loss",
     "transitions",
+    "update_loss",
     "write_metrics",
     "RewardScale",
     "VMPOConfig",

@@ -128,6 +128,9 @@ class MPOConfig(RunConfig):
     num_threads: int = setting(
         0, "threads of one torch operation; 0 leaves torch's choice", at_least=0
     )
+    compile: bool = setting(
+        False, "compile the loss, for half a minute; pays in long runs on several threads or a GPU"
+    )
     progress_bar: bool = setting(True, "show a progress bar")
     logger: str = setting(
         "csv",

@@ -34,6 +34,7 @@ from mpo_torchrl.trainer.checkpoint import (
     save_learner,
 )
 from mpo_torchrl.trainer.collection import NonFiniteError, make_collector, make_replay_buffer
+from mpo_torchrl.trainer.compiled import update_loss
 from mpo_torchrl.trainer.config import MPOConfig
 from mpo_torchrl.trainer.digest import state_sha256
 from mpo_torchrl.trainer.environment import make_training_env
@@ -103,7 +104,7 @@ class MPOTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         self.config = config
-        self.stepper = UpdateStepper()
+        self.stepper = UpdateStepper(update_loss(loss_module, compile=config.compile))
         super().__init__(
             collector=collector,
             total_frames=config.total_timesteps,

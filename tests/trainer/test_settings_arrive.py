@@ -95,6 +95,7 @@ CASES = {
     "run_dir": ("here", lambda t: str(t.logger.path), "here/progress.csv"),
     "device": ("cpu", lambda t: next(t.loss_module.parameters()).device.type, "cpu"),
     "num_threads": (1, lambda t: torch.get_num_threads(), 1),
+    "compile": (True, lambda t: t.stepper.loss is t.loss_module, False),
     "progress_bar": (True, lambda t: t.progress_bar, True),
     "logger": ("tensorboard", also_logs_to, "TensorboardLogger"),
     "num_envs": (2, lambda t: t.collector.env.batch_size[0], 2),
