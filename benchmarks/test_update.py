@@ -6,7 +6,6 @@ import shutil
 from typing import Any
 
 import pytest
-import torch
 
 from benchmarks.workloads import (
     HALFCHEETAH,
