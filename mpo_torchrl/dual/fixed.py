@@ -7,12 +7,12 @@ from torch import Tensor, nn
 
 
 class FixedTemperature(nn.Module):
-    """A temperature η that is given: nothing is learned and nothing solved for.
+    r"""A temperature η that is given: nothing is learned and nothing solved for.
 
     Takes the place of :class:`~mpo_torchrl.dual.Temperature`. What the E-step spends is then
     unbounded and follows the scale of the values, as in `Wang et al. (2020)
-    <https://arxiv.org/abs/2006.15134>`_ with their :math:`\\beta`. An infinite temperature weighs all
-    actions alike.
+    <https://arxiv.org/abs/2006.15134>`_, who call it :math:`\beta`. An infinite temperature weighs
+    all actions alike.
 
     Args:
         value (float): the temperature, positive, unit of return.

@@ -72,12 +72,12 @@ class BehaviourEStep(SampledEStep):
         >>> from mpo_torchrl.dual import FixedTemperature
         >>> from mpo_torchrl.e_step import BehaviourEStep
         >>> e_step = BehaviourEStep(FixedTemperature(1.0))
-        >>> policy = torch.distributions.Normal(torch.zeros(2, 1), torch.ones(2, 1))
+        >>> policy = torch.distributions.Normal(torch.zeros(2, 1), torch.full((2, 1), 0.01))
         >>> policy = torch.distributions.Independent(policy, 1)
         >>> taken = torch.tensor([[0.0], [1.0]])
-        >>> improved = e_step(policy, score=lambda a: a.sum(-1), taken=taken)
-        >>> improved["action"].shape, improved["weight"].shape, improved["weight"].mean()
-        (torch.Size([2, 1, 1]), torch.Size([2, 1]), tensor(1.0000))
+        >>> improved = e_step(policy, score=lambda action: action[..., 0].square(), taken=taken)
+        >>> improved["action"].shape, bool(improved["weight"][1] > improved["weight"][0])
+        (torch.Size([2, 1, 1]), True)
     """
 
     weighs_taken = True

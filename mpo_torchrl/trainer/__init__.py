@@ -35,6 +35,7 @@ from mpo_torchrl.trainer.learning import (
 )
 from mpo_torchrl.trainer.loggers import make_logger
 from mpo_torchrl.trainer.normalizer import ObservationNormalizer, make_normalizer
+from mpo_torchrl.trainer.offline_config import OfflineConfig
 from mpo_torchrl.trainer.on_policy import (
     RewardScale,
     add_advantages,
@@ -69,6 +70,7 @@ __all__ = [
     "NStepReturns",
     "NonFiniteError",
     "ObservationNormalizer",
+    "OfflineConfig",
     "Progress",
     "RunStates",
     "SamplingPolicy",
