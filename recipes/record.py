@@ -60,8 +60,6 @@ def record(settings: Settings) -> dict[str, Any]:
     require_new(settings.dataset)
 
     name, options, act, description = choose_policy(settings)
-    if name.startswith(SUITE):
-        raise SettingError(f"Minari data sets are of Gymnasium environments, got env {name!r}.")
     seed_everything(settings.seed)
     env = gymnasium.make(name, **options)
     env.action_space.seed(settings.seed)
@@ -91,11 +89,13 @@ def choose_policy(
     if not settings.run:
         if not settings.env:
             raise SettingError("run or env must be set: run=runs/... or env=Pendulum-v1")
+        require_gymnasium(settings.env)
         make_env(settings.env).close()  # names what is wrong with it
         return settings.env, {}, None, "a random policy"
     run = Path(settings.run).expanduser()
     checkpoint = run if run.is_file() else run / settings.checkpoint
     policy, config, counters = load_policy(checkpoint)
+    require_gymnasium(config.env)
     if settings.env not in ("", config.env):
         raise SettingError(f"env must be that of the run, {config.env!r}, got {settings.env!r}.")
     if config.policy == "categorical":
@@ -108,6 +108,11 @@ def choose_policy(
     options = {"frame_skip": config.frame_skip} if config.frame_skip else {}
     description = f"MPO after {counters['env_steps']} steps"
     return config.env, options, actions_of(policy, settings.mean_action), description
+
+
+def require_gymnasium(name: str) -> None:
+    if name.startswith(SUITE):
+        raise SettingError(f"Minari data sets are of Gymnasium environments, got env {name!r}.")
 
 
 def actions_of(policy: MeanPolicy, mean_action: bool) -> Callable[[Any], Any]:

@@ -79,7 +79,7 @@ def record_dataset(
     Args:
         name (str): the id of the new data set, ``(namespace/)name-v0``.
         env (gymnasium.Env): the environment.
-        act (callable): the action for an observation; it is clipped to its bounds.
+        act (callable): the action for an observation; it is clipped to its bounds, if any.
         seeds (iterable of int): of the resets.
         **metadata: more arguments of ``minari.create_dataset_from_buffers``.
 
@@ -120,7 +120,9 @@ def _play(env: gymnasium.Env[Any, Any], act: Callable[[Any], Any], index: int, s
     observations, steps, over = [observation], [], False
     space = env.action_space
     while not over:
-        action = np.clip(act(observation), space.low, space.high)  # type: ignore[attr-defined]
+        action = act(observation)
+        if isinstance(space, gymnasium.spaces.Box):
+            action = np.clip(action, space.low, space.high)
         observation, reward, terminated, truncated, _ = env.step(action)
         observations.append(observation)
         steps.append((action, float(reward), bool(terminated), bool(truncated)))

@@ -66,15 +66,15 @@ class OfflineConfig(MPOConfig):
     checkpoint_every: int = setting(10_000, "updates between two states to resume from", at_least=1)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.dataset:
-            raise SettingError(
-                "dataset must be the id of a Minari data set: dataset=pendulum/medium-v0; "
-                "recipes/record.py records one."
-            )
         for field in dataclasses.fields(self):
             given = getattr(self, field.name) != field.metadata["default"]
             if given and field.name in self.UNUSED:
                 raise SettingError(
                     f"{field.name} means nothing without steps of an environment; leave it out."
                 )
+        super().__post_init__()
+        if not self.dataset:
+            raise SettingError(
+                "dataset must be the id of a Minari data set: dataset=pendulum/medium-v0; "
+                "recipes/record.py records one."
+            )

@@ -150,7 +150,7 @@ def test_a_run_without_a_data_set_is_refused() -> None:
 @pytest.mark.parametrize("name", OfflineConfig.UNUSED)
 def test_settings_of_other_runs_are_refused(name: str) -> None:
     value = {bool: True, int: 7, float: 2.0}[type(getattr(OfflineConfig(dataset=NAME), name))]
-    with pytest.raises(SettingError, match=f"{name} means nothing without steps|buffer_size must"):
+    with pytest.raises(SettingError, match=f"{name} means nothing without steps"):
         OfflineConfig(dataset=NAME, **{name: value})
 
 
