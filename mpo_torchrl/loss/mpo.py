@@ -16,11 +16,10 @@ from mpo_torchrl.critic import Critic, ScalarCritic
 from mpo_torchrl.critic.retrace import RETRACE
 from mpo_torchrl.critic.scalar import LossFunction
 from mpo_torchrl.distributions import GaussianBase
-from mpo_torchrl.dual import ExactTemperature, Temperature
+from mpo_torchrl.dual import ExactTemperature, FixedTemperature, Temperature
 from mpo_torchrl.dual.multiplier import Parametrization
 from mpo_torchrl.e_step import SampledEStep
 from mpo_torchrl.e_step.sampled import draw_actions
-from mpo_torchrl.functional import effective_sample_size, nonparametric_kl, nonparametric_weights
 from mpo_torchrl.loss import checks
 from mpo_torchrl.loss.action_space import ActionSpace
 from mpo_torchrl.loss.improvement import ImprovementLoss
@@ -106,9 +105,10 @@ class MPOLoss(ImprovementLoss):
             ``priority_weight`` of the batch, if it has one (``"auto"``).
         scalar_output_mode (str, optional): with ``reduction="none"`` the diagnostics are left
             out (``"exclude"``) or stored as non-tensor data (``"non_tensor"``).
-        temperature (Temperature or ExactTemperature, optional): an own dual of the E-step, with
-            its bound; learned from ``init_temperature`` by default.
-        e_step (SampledEStep, optional): an own part 2 with its temperature.
+        temperature (Temperature, ExactTemperature or FixedTemperature, optional): an own dual of
+            the E-step, with its bound; learned from ``init_temperature`` by default.
+        e_step (SampledEStep, optional): an own part 2 with its temperature, such as
+            :class:`~mpo_torchrl.e_step.BehaviourEStep` to learn from a data set.
         m_step (GaussianMStep or DistributionMStep, optional): an own part 4 with its multipliers.
 
     Raises:
@@ -182,7 +182,7 @@ class MPOLoss(ImprovementLoss):
         scoring_dtype: torch.dtype | Literal["auto"] = "auto",
         use_prioritized_weights: str | bool = "auto",
         scalar_output_mode: Literal["exclude", "non_tensor"] | None = None,
-        temperature: Temperature | ExactTemperature | None = None,
+        temperature: Temperature | ExactTemperature | FixedTemperature | None = None,
         e_step: SampledEStep | None = None,
         m_step: GaussianMStep | DistributionMStep | None = None,
     ) -> None:
@@ -222,6 +222,11 @@ class MPOLoss(ImprovementLoss):
             per_dim_constraining,
             parametrization,
         )
+        if e_step.weighs_taken and e_step_critic == "next":
+            raise ValueError(
+                f"e_step_critic must be 'online' or 'target' with {type(e_step).__name__}, got "
+                "'next': the batch holds no action of the next state to weigh."
+            )
         self._wire_parts(e_step, m_step)
 
         self.num_bootstrap_samples = num_bootstrap_samples
@@ -312,7 +317,11 @@ class MPOLoss(ImprovementLoss):
         params = self._trained_critics if online else self._target_critics
         # A critic's target is never computed in reduced precision.
         dtype = None if self._improves_next else self._hidden_dtype
-        mask = self._mask(tensordict)
+        beside: dict[str, Tensor] = {}
+        if (mask := self._mask(tensordict)) is not None:
+            beside["mask"] = mask
+        if self._e_step.weighs_taken:
+            beside["taken"] = tensordict.get(self.tensor_keys.action)
         predictions: list[Tensor] = []
 
         def score(action: Tensor) -> Tensor:
@@ -323,7 +332,7 @@ class MPOLoss(ImprovementLoss):
             reference,
             score,
             tensordict.get(self.tensor_keys.e_step, None),
-            **({} if mask is None else {"mask": mask}),
+            **beside,
         )
         if self._improves_next and improved.get("prediction", None) is None:
             action = improved.get("action")
@@ -334,19 +343,7 @@ class MPOLoss(ImprovementLoss):
         return improved, reference
 
     def _temperature_terms(self, improved: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
-        q_value = improved.get("state_action_value")
-        loss = self.temperature.loss(q_value)
-        temperature = improved.get("temperature")
-        readings = {"temperature": temperature.amax()}  # not the mean, which would round it
-        if self._e_step.penalty is not None:
-            cost = self._e_step.penalty.cost(improved.get("action"))
-            loss = loss + self._e_step.penalty.loss(cost)
-            readings["penalty_temperature"] = self._e_step.penalty(cost).detach()
-        # The KL that epsilon bounds is that of the values alone, without the penalty.
-        weight = nonparametric_weights(q_value, temperature.unsqueeze(-1))
-        readings["kl_e_step"] = nonparametric_kl(weight)
-        readings["effective_sample_size"] = effective_sample_size(improved.get("weight"))
-        return loss, readings
+        return self._e_step.dual_terms(improved)
 
     def _fit(
         self,

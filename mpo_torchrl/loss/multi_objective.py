@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tensordict import NestedKey, TensorDictBase
+from tensordict import NestedKey
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModule
 from torch import Tensor, nn
 
@@ -14,7 +14,6 @@ from mpo_torchrl.critic.scalar import LossFunction
 from mpo_torchrl.dual import ObjectiveTemperatures
 from mpo_torchrl.dual.multiplier import Parametrization
 from mpo_torchrl.e_step import MultiObjectiveEStep
-from mpo_torchrl.functional import effective_sample_size, nonparametric_kl
 from mpo_torchrl.loss.action_space import ActionSpace
 from mpo_torchrl.loss.mpo import MPOLoss
 from mpo_torchrl.loss.networks import sampling_module
@@ -150,17 +149,3 @@ class MultiObjectiveMPOLoss(MPOLoss):
             elif key != "temperature":
                 keys.append(key)
         return keys
-
-    def _temperature_terms(self, improved: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
-        loss = self._e_step.temperature.loss(improved.get("state_action_value"))
-        kl = nonparametric_kl(self._e_step.weigh_each(improved))  # [*B, K]
-        readings = {"effective_sample_size": effective_sample_size(improved.get("weight"))}
-        temperatures = improved.get("temperature").unbind(-1)
-        for i, (name, _) in enumerate(self._duals()):
-            readings[f"temperature_{name}"] = temperatures[i].amax()
-            readings[f"kl_e_step_{name}"] = kl[..., i]
-        if self._e_step.penalty is not None:
-            cost = self._e_step.penalty.cost(improved.get("action"))
-            loss = loss + self._e_step.penalty.loss(cost)
-            readings["penalty_temperature"] = self._e_step.penalty(cost).detach()
-        return loss, readings

@@ -36,6 +36,7 @@ from mpo_torchrl.trainer.learning import (
 )
 from mpo_torchrl.trainer.loggers import make_logger
 from mpo_torchrl.trainer.normalizer import ObservationNormalizer, make_normalizer
+from mpo_torchrl.trainer.offline_config import OfflineConfig
 from mpo_torchrl.trainer.on_policy import (
     RewardScale,
     add_advantages,
@@ -70,6 +71,7 @@ __all__ = [
     "NStepReturns",
     "NonFiniteError",
     "ObservationNormalizer",
+    "OfflineConfig",
     "Progress",
     "RunStates",
     "SamplingPolicy",

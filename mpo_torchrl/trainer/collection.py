@@ -54,7 +54,9 @@ def make_collector(
     )
 
 
-def make_replay_buffer(config: MPOConfig, normalizer: nn.Module | None = None) -> ReplayBuffer:
+def make_replay_buffer(
+    config: MPOConfig, normalizer: nn.Module | None = None, *, size: int | None = None
+) -> ReplayBuffer:
     """Transitions in memory, sampled uniformly; memory is taken as they arrive.
 
     Observations and rewards are kept as the environment gave them, and are normalized and scaled
@@ -62,10 +64,12 @@ def make_replay_buffer(config: MPOConfig, normalizer: nn.Module | None = None) -
 
     Environments keep a dimension of their own: in a flat buffer the rewards of an n-step return
     would run on from the end of one environment into the start of the next.
+
+    There is room for ``size`` transitions, by default ``buffer_size``.
     """
     ndim = 1 if config.num_envs == 1 else 2
     buffer = ReplayBuffer(
-        storage=LazyTensorStorage(config.buffer_size, device=config.device, ndim=ndim),
+        storage=LazyTensorStorage(size or config.buffer_size, device=config.device, ndim=ndim),
         batch_size=config.batch_size,
     )
     # On the way in the last one is the first.

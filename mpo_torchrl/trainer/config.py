@@ -356,7 +356,7 @@ def valid_range(field: dataclasses.Field[Any]) -> str:
 
 
 def describe_settings(config_class: type = MPOConfig) -> str:
-    """All settings, one a line: name, default, meaning and valid range."""
+    """All settings that are used, one a line: name, default, meaning and valid range."""
     rows = [
         (
             field.name,
@@ -364,6 +364,7 @@ def describe_settings(config_class: type = MPOConfig) -> str:
             f"{field.metadata['meaning']} [{valid_range(field)}]",
         )
         for field in dataclasses.fields(config_class)
+        if field.name not in getattr(config_class, "UNUSED", ())
     ]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return "\n".join(

@@ -16,6 +16,7 @@ from mpo_torchrl.trainer.config import MPOConfig, RunConfig
 from mpo_torchrl.trainer.environment import env_settings, make_env
 from mpo_torchrl.trainer.learning import make_loss
 from mpo_torchrl.trainer.normalizer import make_normalizer
+from mpo_torchrl.trainer.offline_config import OfflineConfig
 from mpo_torchrl.trainer.on_policy import make_vmpo_loss
 from mpo_torchrl.trainer.policy import MeanPolicy
 from mpo_torchrl.trainer.seeding import keep_random_state, seed_everything
@@ -68,8 +69,10 @@ def load_policy(checkpoint: str | Path) -> tuple[MeanPolicy, Any, dict[str, int]
         CheckpointError: if the file is missing, damaged, of other dimensions or no checkpoint.
         SettingError: if the environment cannot be made here.
     """
-    on_policy = "top_k_fraction" in read_metadata(checkpoint)["config"]
-    config = read_config(checkpoint, VMPOConfig if on_policy else MPOConfig)
+    settings = read_metadata(checkpoint)["config"]
+    on_policy = "top_k_fraction" in settings
+    of_mpo = OfflineConfig if "dataset" in settings else MPOConfig
+    config = read_config(checkpoint, VMPOConfig if on_policy else of_mpo)
     env = make_env(config.env, **env_settings(config))
     if on_policy:
         actor, loss = make_vmpo_loss(env, config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, cast
 
 import torch
@@ -11,8 +12,9 @@ from torchrl.envs import EnvBase
 from torchrl.modules import ProbabilisticActor
 from torchrl.objectives import LossModule
 
-from mpo_torchrl.dual import ExactTemperature
+from mpo_torchrl.dual import ExactTemperature, FixedTemperature, Temperature
 from mpo_torchrl.dual.multiplier import Parametrization
+from mpo_torchrl.e_step import BehaviourEStep
 from mpo_torchrl.loss import DiscreteMPOLoss, MPOLoss
 from mpo_torchrl.loss.actor import ActorLoss
 from mpo_torchrl.loss.improvement import ImprovementLoss
@@ -26,6 +28,7 @@ from mpo_torchrl.targets import FusedSoftUpdate, PeriodicUpdate
 from mpo_torchrl.trainer.collection import NonFiniteError
 from mpo_torchrl.trainer.config import MPOConfig, RunConfig
 from mpo_torchrl.trainer.critics import make_critic
+from mpo_torchrl.trainer.offline_config import OfflineConfig
 
 
 def make_loss(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, ImprovementLoss]:
@@ -65,12 +68,32 @@ def _make_continuous(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActo
         init_alpha_mean=config.init_alpha_mean,
         init_alpha_stddev=config.init_alpha_stddev,
         temperature=ExactTemperature(config.epsilon) if config.temperature == "exact" else None,
+        e_step=_make_behaviour_e_step(config) if isinstance(config, OfflineConfig) else None,
         parametrization=cast(Parametrization, config.parametrization),
         delay_actor=config.delay_actor,
         delay_qvalue=config.delay_qvalue,
         action_spec=action_spec,
     )
     return actor, loss
+
+
+def _make_behaviour_e_step(config: OfflineConfig) -> BehaviourEStep:
+    """Part 2 of a run on a data set."""
+    temperature: Temperature | ExactTemperature | FixedTemperature
+    if config.temperature == "learned":
+        temperature = Temperature(
+            config.epsilon,
+            config.init_temperature,
+            parametrization=cast(Parametrization, config.parametrization),
+        )
+    elif config.temperature == "exact":
+        temperature = ExactTemperature(config.epsilon)
+    else:
+        infinite = config.temperature == "infinite"
+        temperature = FixedTemperature(math.inf if infinite else config.init_temperature)
+    return BehaviourEStep(
+        temperature, num_action_samples=config.n_action_samples, max_weight=config.max_weight
+    )
 
 
 def _make_discrete(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, DiscreteMPOLoss]:
