@@ -65,7 +65,7 @@ from mpo_torchrl.trainer.ray_collection import (
 def train(config: RayConfig) -> dict[str, Any]:
     """One run, from the settings to the figures in ``metrics.json``."""
     # Settings
-    progress = Progress()
+    progress = Progress([*config.bounds])
     progress.start_clock()
     if config.num_threads:
         torch.set_num_threads(config.num_threads)

@@ -38,8 +38,8 @@ class MultiObjectiveMPOLoss(MPOLoss):
 
     Args:
         actor_network (ProbabilisticTensorDictSequential): stochastic actor.
-        qvalue_network (TensorDictModule or list of TensorDictModule): the critic, with an output
-            for each objective, ``"state_action_value"`` ``[*B, K]``.
+        qvalue_network (TensorDictModule, list of TensorDictModule or MultiObjectiveCritic): the
+            critic, with an output for each objective, ``"state_action_value"`` ``[*B, K]``.
         epsilon (mapping): the bound of each objective by its name, in the order of the rewards
             ``[*B, K]``, nats.
 
@@ -55,7 +55,8 @@ class MultiObjectiveMPOLoss(MPOLoss):
 
     Raises:
         TypeError: if the actor is deterministic or a network is no TensorDict module.
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of its range, or the critic has another number of
+            objectives than there are bounds.
 
     Examples:
         >>> import torch
@@ -87,7 +88,7 @@ class MultiObjectiveMPOLoss(MPOLoss):
     def __init__(
         self,
         actor_network: ProbabilisticTensorDictSequential,
-        qvalue_network: TensorDictModule | Sequence[TensorDictModule],
+        qvalue_network: TensorDictModule | Sequence[TensorDictModule] | MultiObjectiveCritic,
         epsilon: Mapping[str, float],
         *,
         init_temperature: float = 1.0,
@@ -98,6 +99,14 @@ class MultiObjectiveMPOLoss(MPOLoss):
         loss_function: LossFunction = "l2",
         **kwargs: Any,
     ) -> None:
+        critic = qvalue_network
+        if not isinstance(critic, MultiObjectiveCritic):
+            critic = MultiObjectiveCritic(critic, len(epsilon), loss_function=loss_function)
+        if critic.num_objectives != len(epsilon):
+            raise ValueError(
+                f"epsilon must have a bound for each of the critic's {critic.num_objectives} "
+                f"objectives, got {len(epsilon)}: {list(epsilon)}."
+            )
         temperatures = ObjectiveTemperatures(
             epsilon, init_temperature, parametrization=parametrization
         )
@@ -107,7 +116,7 @@ class MultiObjectiveMPOLoss(MPOLoss):
         penalty = make_penalty(space, epsilon_penalty, init_penalty_temperature, parametrization)
         super().__init__(
             actor_network,
-            MultiObjectiveCritic(qvalue_network, len(epsilon), loss_function=loss_function),
+            critic,
             e_step=MultiObjectiveEStep(
                 temperatures, num_action_samples=num_action_samples, penalty=penalty
             ),

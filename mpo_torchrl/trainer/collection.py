@@ -169,5 +169,9 @@ def transitions(
 
 
 def finished_returns(batch: TensorDictBase) -> Tensor:
-    """Returns ``[K]`` of the ``K`` episodes that ended inside a collected batch."""
-    return batch.get(("next", "episode_reward"))[batch.get(("next", "done"))]
+    """Returns ``[E]`` of the ``E`` episodes that ended inside a collected batch.
+
+    Of several rewards, their sum.
+    """
+    ended = batch.get(("next", "done")).squeeze(-1)
+    return batch.get(("next", "episode_reward"))[ended].sum(-1)

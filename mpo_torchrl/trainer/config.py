@@ -15,6 +15,8 @@ from typing import Any, Self, cast
 
 import torch
 
+from mpo_torchrl.dual import ObjectiveTemperatures
+
 
 class SettingError(ValueError):
     """A setting that is unknown or impossible, in one sentence."""
@@ -27,7 +29,10 @@ _KINDS: dict[str, tuple[type, str]] = {
     "bool": (bool, "true or false"),
     "str": (str, "text"),
     "list[int]": (list, "a list of whole numbers"),
+    "list[float]": (list, "a list of numbers"),
+    "list[str]": (list, "a list of names"),
 }
+_ITEMS: dict[str, type] = {"list[int]": int, "list[float]": float, "list[str]": str}
 
 
 def setting(
@@ -83,6 +88,11 @@ class RunConfig:
     def random_steps(self) -> int:
         """Uniformly random steps before the policy acts, in whole collected batches."""
         return 0
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """The bound of each of several rewards by its name, in their order; empty for one."""
+        return {}
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any]) -> Self:
@@ -229,6 +239,14 @@ class MPOConfig(RunConfig):
         choices=("online", "target", "next"),
     )
     epsilon: float = setting(0.1, "E-step bound: KL of the weights, nats", above=0)
+    epsilons: list[float] = setting(
+        [],
+        "E-step bounds of several rewards, one each: the preference between them; []: one reward",
+        above=0,
+    )
+    objectives: list[str] = setting(
+        [], "names of these rewards, in their order; []: reward0, reward1, ..."
+    )
     epsilon_mean: float = setting(
         0.1, "M-step bound: KL of the mean, nats per action dimension", above=0
     )
@@ -310,6 +328,8 @@ class MPOConfig(RunConfig):
                 f"learning_starts must be > n_step * num_envs ({self.waiting_steps}), whose "
                 f"rewards are not all known at once, got {self.learning_starts}."
             )
+        if self.epsilons or self.objectives:
+            self._check_objectives()
         if self.vmax <= self.vmin:
             raise SettingError(f"vmax must be > vmin ({self.vmin}), got {self.vmax}.")
         updates = self.utd_ratio * self.batch_steps
@@ -318,6 +338,41 @@ class MPOConfig(RunConfig):
                 f"utd_ratio * {self.batch_steps} steps collected at once must be a whole number of "
                 f"updates >= 1, got utd_ratio {self.utd_ratio}; change it or steps_per_batch."
             )
+
+    def _check_objectives(self) -> None:
+        if len(self.epsilons) < 2:
+            raise SettingError(
+                "epsilons must have a bound for each of two rewards or more, got "
+                f"{self.epsilons}; one reward is bounded by epsilon."
+            )
+        if self.objectives and len(self.objectives) != len(self.epsilons):
+            raise SettingError(
+                f"objectives must name each of the {len(self.epsilons)} rewards that epsilons "
+                f"bounds, got {self.objectives}."
+            )
+        taken: set[str] = set()
+        for name in self.objectives:
+            if not name.isidentifier() or name in taken or hasattr(ObjectiveTemperatures, name):
+                raise SettingError(
+                    "objectives must be different names of letters, digits and underscores, not "
+                    f"those of PyTorch's modules, got {name!r} in {self.objectives}."
+                )
+            taken.add(name)
+        needed = {"critic": "scalar", "temperature": "learned"}
+        if self.policy == "categorical":
+            raise SettingError("policy must be gaussian or tanh_normal with epsilons.")
+        for setting_name, value in needed.items():
+            if getattr(self, setting_name) != value:
+                raise SettingError(
+                    f"{setting_name} must be {value} with epsilons, got "
+                    f"{getattr(self, setting_name)}."
+                )
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """The bound of each of several rewards by its name, in their order; empty for one."""
+        names = self.objectives or [f"reward{index}" for index in range(len(self.epsilons))]
+        return dict(zip(names, self.epsilons, strict=True))
 
     @property
     def updates_per_batch(self) -> int:
@@ -350,7 +405,7 @@ def valid_range(field: dataclasses.Field[Any]) -> str:
         return " or ".join(limits["choices"])
     bounds = ((">", limits["above"]), (">=", limits["at_least"]), ("<=", limits["at_most"]))
     words = [f"{sign} {bound}" for sign, bound in bounds if bound is not None]
-    if str(field.type) == "list[int]":
+    if str(field.type) in _ITEMS and words:
         words = ["each " + " and ".join(words)]
     return " ".join([_KINDS[str(field.type)][1], " and ".join(words)]).strip()
 
@@ -395,12 +450,15 @@ def _check_device(device: str) -> None:
 def _checked(field: dataclasses.Field[Any], value: Any) -> Any:
     """``value`` in the field's type; a :class:`SettingError` names the setting and its range."""
     kind = _KINDS[str(field.type)][0]
-    if kind is float and type(value) is int:
-        value = float(value)
-    values = list(value) if kind is list and isinstance(value, (list, tuple)) else [value]
-    if not all(_is_valid(field.metadata, int if kind is list else kind, item) for item in values):
-        raise SettingError(f"{field.name} must be {valid_range(field)}, got {value!r}.")
-    return values if kind is list else value
+    several = kind is list and isinstance(value, (list, tuple))
+    if several:
+        kind = _ITEMS[str(field.type)]
+    values = list(value) if several else [value]
+    values = [float(item) if kind is float and type(item) is int else item for item in values]
+    found = values if several else values[0]
+    if not all(_is_valid(field.metadata, kind, item) for item in values):
+        raise SettingError(f"{field.name} must be {valid_range(field)}, got {found!r}.")
+    return found
 
 
 def _is_valid(limits: Mapping[str, Any], kind: Any, value: Any) -> bool:

@@ -10,6 +10,7 @@ from mpo_torchrl.critic import (
     CategoricalCritic,
     Critic,
     MixtureCritic,
+    MultiObjectiveCritic,
     QuantileCritic,
     ScalarCritic,
     TwoHotCritic,
@@ -32,6 +33,9 @@ def make_critic(observation_size: int, action_spec: TensorSpec, config: MPOConfi
             num_outputs=num_outputs,
         )
 
+    if config.bounds:
+        objectives = len(config.bounds)
+        return MultiObjectiveCritic(networks(objectives), objectives)
     if config.critic == "c51":
         support = torch.linspace(config.vmin, config.vmax, config.num_atoms)
         return CategoricalCritic(networks(config.num_atoms), support)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import warnings
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -29,6 +30,9 @@ from mpo_torchrl.trainer.episode import EpisodeMemory
 
 SUITE = "dm_control/"
 """What the names of the DeepMind Control Suite begin with."""
+
+SEVERAL_REWARDS = ("mo-", "mo_gymnasium:")
+"""What the names of MO-Gymnasium's environments begin with."""
 
 
 class ClipAction(Transform):
@@ -63,6 +67,7 @@ def env_settings(config: RunConfig) -> dict[str, Any]:
         "action_repeat": config.action_repeat,
         "frame_skip": config.frame_skip,
         "discrete": config.policy == "categorical",
+        "num_rewards": len(config.bounds) or 1,
     }
 
 
@@ -74,6 +79,7 @@ def make_env(
     action_repeat: int = 1,
     frame_skip: int = 0,
     discrete: bool = False,
+    num_rewards: int = 1,
     render: bool = False,
 ) -> EnvBase:
     """A task of control, from Gymnasium or dm_control, behind TorchRL's interface.
@@ -84,7 +90,8 @@ def make_env(
     Args:
         name (str): Gymnasium id, e.g. ``"HalfCheetah-v5"``, or ``"module:id"`` where importing the
             module registers it; or a task of the DeepMind Control Suite, e.g.
-            ``"dm_control/walker-walk"``, whose observations are put side by side.
+            ``"dm_control/walker-walk"``, whose observations are put side by side; or an
+            environment of MO-Gymnasium with several rewards, e.g. ``"mo-halfcheetah-v5"``.
 
     Keyword Args:
         num_envs (int): with more than one, entries are ``[num_envs, ...]``.
@@ -94,14 +101,17 @@ def make_env(
         frame_skip (int): steps of the simulator in one step of a MuJoCo environment of Gymnasium;
             0 leaves its own number. What an action can do in one step changes with it.
         discrete (bool): whether actions are one of a number, one-hot, or else real numbers.
+        num_rewards (int): how many rewards a step has, ``K``.
         render (bool): let ``env.render()`` give pictures, ``[H, W, 3]`` bytes.
 
     Returns:
-        EnvBase: keys ``observation``, ``action``, ``("next", "reward")`` and the done flags.
+        EnvBase: keys ``observation``, ``action``, ``("next", "reward")`` ``[K]`` and the done
+        flags.
 
     Raises:
         SettingError: if the id is unknown, a package is missing, the action space is not the kind
-            asked for, or a box without bounds, or there is no flat ``observation``.
+            asked for, or a box without bounds, there is no flat ``observation``, or another
+            number of rewards.
 
     Examples:
         >>> env = make_env("Pendulum-v1")
@@ -113,6 +123,7 @@ def make_env(
     on_suite = name.startswith(SUITE)
     if not on_suite:
         _check_observation(name, one)
+    _check_reward(name, one, num_rewards)
     action_spec = _check_discrete(name, one) if discrete else _check_action(name, one)
     if num_envs > 1:
         one.close()
@@ -139,7 +150,7 @@ def _simulator(name: str, action_repeat: int, frame_skip: int, render: bool) -> 
         settings["render_mode"] = "rgb_array"
     try:
         # TorchRL's GymEnv would pass on a frameskip that is Atari's.
-        env = gymnasium.make(name, **settings)
+        env = _maker(name)(name, **settings)
     except gymnasium.error.DependencyNotInstalled as error:
         remedy = "; pip install 'mpo_torchrl[mujoco]'" if "mujoco" in str(error).lower() else ""
         raise SettingError(f"env {name!r} needs a missing package: {error}{remedy}") from error
@@ -150,6 +161,23 @@ def _simulator(name: str, action_repeat: int, frame_skip: int, render: bool) -> 
             raise _no_frame_skip(name, frame_skip) from error
         raise
     return TransformedEnv(GymWrapper(env, frame_skip=action_repeat), EpisodeMemory())
+
+
+def _maker(name: str) -> Callable[..., gymnasium.Env[Any, Any]]:
+    """Gymnasium's ``make``, or for its own environments that of MO-Gymnasium.
+
+    Theirs leaves out Gymnasium's checker, which takes several rewards for a mistake.
+    """
+    if not name.startswith(SEVERAL_REWARDS):
+        return gymnasium.make
+    try:
+        import mo_gymnasium  # its environments are known from here on
+    except ImportError as error:
+        raise SettingError(
+            f"env {name!r} needs a missing package: {error}; pip install "
+            "'mpo_torchrl[multi_objective]'."
+        ) from error
+    return mo_gymnasium.make
 
 
 def _suite_env(name: str, action_repeat: int, frame_skip: int) -> EnvBase:
@@ -194,6 +222,16 @@ def _check_observation(name: str, env: EnvBase) -> None:
         raise SettingError(
             f"env {name!r} must have a flat observation of real numbers, got shape "
             f"{tuple(observation.shape)} and {observation.dtype}."
+        )
+
+
+def _check_reward(name: str, env: EnvBase, num_rewards: int) -> None:
+    found = env.reward_spec.shape[-1]
+    if found != num_rewards:
+        raise SettingError(
+            f"env {name!r} must have as many rewards as epsilons has bounds (one without "
+            f"epsilons), got {found} reward(s) for {num_rewards}; recipes/mpo.py learns from "
+            "several with epsilons=[...], a bound for each."
         )
 
 

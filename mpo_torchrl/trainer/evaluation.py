@@ -37,12 +37,12 @@ def make_evaluation_env(config: RunConfig) -> EnvBase:
 
 
 def evaluate(env: EnvBase, policy: TensorDictModuleBase, seed: int = EVALUATION_SEED) -> Tensor:
-    """Undiscounted returns ``[K]`` of one episode in each of the ``K`` environments.
+    """Undiscounted returns ``[E]`` of one episode in each of the ``E`` environments.
 
-    Nothing random of the training is touched.
+    ``[E, K]`` where each step has ``K`` rewards. Nothing random of the training is touched.
 
     Args:
-        env (EnvBase): ``K`` environments, from :func:`make_evaluation_env`.
+        env (EnvBase): ``E`` environments, from :func:`make_evaluation_env`.
         policy (TensorDictModuleBase): what to play, e.g. a
             :class:`~mpo_torchrl.trainer.MeanPolicy`.
         seed (int): fixes the states that episodes start from.
@@ -50,16 +50,16 @@ def evaluate(env: EnvBase, policy: TensorDictModuleBase, seed: int = EVALUATION_
     with keep_random_state(), torch.no_grad():
         seed_everything(seed)
         env.set_seed(seed)
-        returns = torch.zeros(env.batch_size)
+        returns = torch.zeros(env.reward_spec.shape)  # [E, K]
         running = torch.ones(env.batch_size, dtype=torch.bool)
         state = env.reset()
         for _ in range(MAX_EPISODE_STEPS):
             step, state = env.step_and_maybe_reset(policy(state))
-            returns += step["next", "reward"].squeeze(-1) * running
+            returns += step["next", "reward"] * running.unsqueeze(-1)
             running &= ~step["next", "done"].squeeze(-1)
             if not running.any():
                 break
-    return returns
+    return returns.squeeze(-1)
 
 
 def load_policy(checkpoint: str | Path) -> tuple[MeanPolicy, Any, dict[str, int]]:

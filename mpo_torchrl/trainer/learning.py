@@ -15,7 +15,7 @@ from torchrl.objectives import LossModule
 from mpo_torchrl.dual import ExactTemperature, FixedTemperature, Temperature
 from mpo_torchrl.dual.multiplier import Parametrization
 from mpo_torchrl.e_step import BehaviourEStep
-from mpo_torchrl.loss import DiscreteMPOLoss, MPOLoss
+from mpo_torchrl.loss import DiscreteMPOLoss, MPOLoss, MultiObjectiveMPOLoss
 from mpo_torchrl.loss.actor import ActorLoss
 from mpo_torchrl.loss.improvement import ImprovementLoss
 from mpo_torchrl.modules import (
@@ -51,14 +51,22 @@ def _make_continuous(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActo
         min_stddev=config.min_stddev,
         layer_norm=config.layer_norm,
     )
-    loss = MPOLoss(
+    loss_class: Any = MPOLoss
+    e_step: dict[str, Any] = {"epsilon": config.epsilon}
+    if config.bounds:
+        loss_class, e_step = MultiObjectiveMPOLoss, {"epsilon": config.bounds}
+    elif isinstance(config, OfflineConfig):
+        e_step["e_step"] = _make_behaviour_e_step(config)
+    elif config.temperature == "exact":
+        e_step["temperature"] = ExactTemperature(config.epsilon)
+    loss = loss_class(
         actor,
         make_critic(observation_size, action_spec, config),
+        **e_step,
         num_qvalue_nets=config.num_critics,
         num_action_samples=config.n_action_samples,
         num_bootstrap_samples=config.n_bootstrap_samples,
         e_step_critic=cast(Literal["online", "target", "next"], config.e_step_critic),
-        epsilon=config.epsilon,
         epsilon_mean=config.epsilon_mean,
         epsilon_stddev=config.epsilon_stddev,
         epsilon_penalty=config.epsilon_penalty,
@@ -67,8 +75,6 @@ def _make_continuous(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActo
         init_penalty_temperature=config.init_penalty_temperature,
         init_alpha_mean=config.init_alpha_mean,
         init_alpha_stddev=config.init_alpha_stddev,
-        temperature=ExactTemperature(config.epsilon) if config.temperature == "exact" else None,
-        e_step=_make_behaviour_e_step(config) if isinstance(config, OfflineConfig) else None,
         parametrization=cast(Parametrization, config.parametrization),
         delay_actor=config.delay_actor,
         delay_qvalue=config.delay_qvalue,

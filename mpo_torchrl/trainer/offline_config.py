@@ -29,7 +29,7 @@ class OfflineConfig(MPOConfig):
         *("utd_ratio", "n_step"),
         # Actions of the data are inside their space: nothing has to be kept there by a penalty.
         *("epsilon_penalty", "init_penalty_temperature"),
-        *("epsilon_policy", "init_alpha_policy"),
+        *("epsilon_policy", "init_alpha_policy", "epsilons", "objectives"),
     )
     """Settings of other runs, which must stay as they are."""
 

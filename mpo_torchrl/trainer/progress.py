@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -14,6 +14,11 @@ from torch import Tensor
 @dataclasses.dataclass
 class Progress:
     """Counters of a run, the last and the best evaluation, and the time it took.
+
+    Of several rewards the return of an episode is their sum.
+
+    Args:
+        objectives (sequence of str): the names of several rewards; none for one.
 
     Examples:
         >>> import torch
@@ -24,9 +29,12 @@ class Progress:
         ([-5.0], -2.0, 10)
     """
 
+    objectives: Sequence[str] = ()
+    _: dataclasses.KW_ONLY
     env_steps: int = 0
     updates: int = 0
     returns: list[float] = dataclasses.field(default_factory=list)
+    objective_means: dict[str, float] = dataclasses.field(default_factory=dict)
     evaluated_at: int = -1
     best_return: float = -math.inf
     seconds: float = 0.0  # until the clock was started last
@@ -52,7 +60,15 @@ class Progress:
         return {"env_steps": self.env_steps, "updates": self.updates}
 
     def note(self, returns: Tensor) -> bool:
-        """Keep the returns ``[K]`` of an evaluation; whether their mean is the best so far."""
+        """Keep the returns of an evaluation; whether their mean is the best so far.
+
+        Args:
+            returns (Tensor): ``[E]`` of its episodes, or ``[E, K]`` of ``K`` rewards.
+        """
+        if self.objectives:
+            means = returns.mean(0).tolist()
+            self.objective_means = dict(zip(self.objectives, means, strict=True))
+            returns = returns.sum(-1)
         self.returns, self.evaluated_at = returns.tolist(), self.env_steps
         best = returns.mean().item() > self.best_return
         if best:
@@ -62,7 +78,7 @@ class Progress:
     def state_dict(self) -> dict[str, Any]:
         """All of it as plain values."""
         state = dataclasses.asdict(self)
-        del state["started"]
+        del state["started"], state["objectives"]
         return {**state, "seconds": self.wall_seconds}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

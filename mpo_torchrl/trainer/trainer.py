@@ -124,7 +124,7 @@ class MPOTrainer(Trainer):
         # TorchRL keeps these on the class: two trainers would share them.
         self.collected_frames = self._optim_count = self._last_save = 0
         self._last_log: dict[str, int] = {}
-        self.progress = Progress()
+        self.progress = Progress([*config.bounds])
         self.stop = StopRequest()
         self.finished = False
         self.states: RunStates | None = None

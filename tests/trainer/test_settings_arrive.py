@@ -140,6 +140,9 @@ CASES = {
     "n_bootstrap_samples": (5, lambda t: t.loss_module.num_bootstrap_samples, 5),
     "e_step_critic": ("target", lambda t: t.loss_module.e_step_critic, "target"),
     "epsilon": (0.3, bound("epsilon"), 0.3),
+    "epsilons": ([0.3, 0.4], lambda t: [float(e) for e in t.loss_module.epsilon.values()],
+                 pytest.approx([0.3, 0.4])),
+    "objectives": (["a", "b"], lambda t: list(t.loss_module.epsilon), ["a", "b"]),
     "epsilon_policy": (0.7, bound("epsilon_policy"), 0.7),
     "epsilon_mean": (0.4, bound("epsilon_mean"), 0.4),
     "epsilon_stddev": (0.5, bound("epsilon_stddev"), 0.5),
@@ -163,7 +166,10 @@ CASES = {
 
 # What a setting needs beside it.
 DISCRETE = {"policy": "categorical", "env": "CartPole-v1"}
+SEVERAL = {"env": "mo-mountaincarcontinuous-v0", "epsilons": [0.1, 0.1]}
 COMPANIONS = {
+    "epsilons": {"env": SEVERAL["env"]},
+    "objectives": SEVERAL,
     "logger": {"run_dir": "here"},
     "epsilon_policy": DISCRETE,
     "init_alpha_policy": DISCRETE,
