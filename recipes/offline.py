@@ -47,6 +47,7 @@ from mpo_torchrl.trainer import (
     stop_request,
     total_loss,
     transitions,
+    update_loss,
     write_metrics,
 )
 from mpo_torchrl.trainer.command_line import run_from_command_line
@@ -78,6 +79,7 @@ def train(config: OfflineConfig) -> dict[str, Any]:
     actor, loss = make_loss(env, config)
     optimizer = make_optimizer(loss, config)
     target_updater = make_target_updater(loss, config)
+    compute_losses = update_loss(loss, compile=config.compile)
     normalizer = make_normalizer(env, loss, config)
     policy = MeanPolicy(actor, normalizer)
     env.close()
@@ -110,7 +112,7 @@ def train(config: OfflineConfig) -> dict[str, Any]:
             if state is not None:
                 tqdm.write(f"{progress.env_steps:9,} updates  continued from {state}")
             while not finished:
-                losses = loss(replay_buffer.sample())
+                losses = compute_losses(replay_buffer.sample())
                 total_loss(losses).backward()
                 optimizer.step()
                 optimizer.zero_grad()

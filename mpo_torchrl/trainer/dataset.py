@@ -131,8 +131,8 @@ def _play(env: gymnasium.Env[Any, Any], act: Callable[[Any], Any], index: int, s
     return EpisodeBuffer(
         id=index,
         seed=seed,
-        observations=np.stack(observations),  # type: ignore[arg-type]
-        actions=np.stack(actions),  # type: ignore[arg-type]
+        observations=np.stack(observations),
+        actions=np.stack(actions),
         rewards=list(rewards),
         terminations=list(terminations),
         truncations=list(truncations),
