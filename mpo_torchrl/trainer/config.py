@@ -73,6 +73,7 @@ class RunConfig:
     checkpoint_every: int
     keep_checkpoints: int
     resume: str
+    sequence_length = 1
 
     @property
     def batch_steps(self) -> int:
@@ -209,6 +210,17 @@ class MPOConfig(RunConfig):
     utd_ratio: float = setting(1.0, "updates per environment step", above=0)
     gamma: float = setting(0.99, "discount", at_least=0, at_most=1)
     n_step: int = setting(1, "rewards in a target before the critic's value follows", at_least=1)
+    sequence_length: int = setting(
+        1, "consecutive steps of an episode that are replayed together; 1: transitions", at_least=1
+    )
+    value_estimator: str = setting(
+        "td0",
+        "targets from one reward, or from all rewards that follow in a sequence",
+        choices=("td0", "td_lambda", "retrace"),
+    )
+    lmbda: float = setting(
+        0.95, "how far td_lambda and retrace trust longer returns", at_least=0, at_most=1
+    )
     tau: float = setting(0.005, "Polyak step of the targets after each update", above=0, at_most=1)
     target_period: int = setting(
         0, "copy the networks into the targets every so many updates; 0: Polyak steps", at_least=0
@@ -307,6 +319,7 @@ class MPOConfig(RunConfig):
                 f"learning_starts must be > n_step * num_envs ({self.waiting_steps}), whose "
                 f"rewards are not all known at once, got {self.learning_starts}."
             )
+        self._check_sequences()
         if self.vmax <= self.vmin:
             raise SettingError(f"vmax must be > vmin ({self.vmin}), got {self.vmax}.")
         updates = self.utd_ratio * self.batch_steps
@@ -314,6 +327,32 @@ class MPOConfig(RunConfig):
             raise SettingError(
                 f"utd_ratio * {self.batch_steps} steps collected at once must be a whole number of "
                 f"updates >= 1, got utd_ratio {self.utd_ratio}; change it or steps_per_batch."
+            )
+
+    def _check_sequences(self) -> None:
+        length = self.sequence_length
+        if self.batch_size % length:
+            raise SettingError(
+                f"batch_size must be a multiple of sequence_length ({length}), got "
+                f"{self.batch_size}."
+            )
+        if length > 1 and self.n_step > 1:
+            raise SettingError(
+                f"n_step must be 1 with sequence_length={length}, got {self.n_step}; "
+                "value_estimator=td_lambda looks further ahead in sequences."
+            )
+        if length == 1 and self.value_estimator != "td0":
+            raise SettingError(
+                f"sequence_length must be > 1 with value_estimator={self.value_estimator}, got 1."
+            )
+        if self.critic != "scalar" and self.value_estimator != "td0":
+            raise SettingError(
+                f"value_estimator must be td0 with critic={self.critic}, got "
+                f"{self.value_estimator}."
+            )
+        if self.policy == "categorical" and self.value_estimator == "retrace":
+            raise SettingError(
+                "value_estimator must be td0 or td_lambda with policy=categorical, got retrace."
             )
 
     @property

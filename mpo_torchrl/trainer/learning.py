@@ -9,8 +9,9 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 from torchrl.modules import ProbabilisticActor
-from torchrl.objectives import LossModule
+from torchrl.objectives import LossModule, ValueEstimators
 
+from mpo_torchrl.critic.retrace import RETRACE
 from mpo_torchrl.dual import ExactTemperature
 from mpo_torchrl.dual.multiplier import Parametrization
 from mpo_torchrl.loss import DiscreteMPOLoss, MPOLoss
@@ -32,7 +33,11 @@ def make_loss(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, Impr
     """Actor and loss for an environment; the loss owns actor, critics, targets and duals."""
     make = _make_discrete if config.policy == "categorical" else _make_continuous
     actor, loss = make(env, config)
-    loss.make_value_estimator(gamma=config.gamma)
+    if config.value_estimator == "td0":
+        loss.make_value_estimator(gamma=config.gamma)
+    else:
+        kind = {"td_lambda": ValueEstimators.TDLambda, "retrace": RETRACE}[config.value_estimator]
+        loss.make_value_estimator(kind, gamma=config.gamma, lmbda=config.lmbda)
     return actor, loss.to(config.device)
 
 

@@ -8,7 +8,7 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
-from torchrl.data import Bounded
+from torchrl.data import Bounded, TensorSpec
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import IndependentNormal, ProbabilisticActor
 
@@ -47,6 +47,61 @@ class SamplingPolicy(TensorDictModuleBase):
         return tensordict.set("action", action)
 
 
+class SequencePolicy(TensorDictModuleBase):
+    """Acts with a sample of the actor's distribution, and keeps what sequences are learned from.
+
+    That is the log-probability with which the action was taken: of the actor's distribution, or
+    at first, while actions are uniformly random, of the uniform one. It shares its parameters
+    with the actor.
+
+    Args:
+        actor (ProbabilisticActor): reads ``observation``, writes ``action``.
+        normalizer (nn.Module, optional): what observations pass first.
+
+    Keyword Args:
+        random_steps (int): steps at the start that are uniformly random, in whole batches.
+    """
+
+    taken: Tensor
+
+    def __init__(
+        self,
+        actor: ProbabilisticActor,
+        normalizer: nn.Module | None = None,
+        *,
+        random_steps: int = 0,
+    ) -> None:
+        super().__init__()
+        self.in_keys = list(actor.in_keys)
+        self.out_keys = ["action", "action_log_prob"]
+        self.actor, self.normalizer = actor, normalizer or nn.Identity()
+        self.random_steps = random_steps
+        self.register_buffer("taken", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """The TensorDict with ``action`` and ``action_log_prob`` added."""
+        states = tensordict.select(*self.in_keys)
+        states.set("observation", self.normalizer(states.get("observation")))
+        policy = self.actor.get_dist(states)
+        if self.taken < self.random_steps:
+            action, log_prob = _uniform(self.actor.spec["action"], tensordict.batch_size)
+        else:
+            action = policy.sample()
+            log_prob = policy.log_prob(action)
+        self.taken += tensordict.numel()
+        return tensordict.update({"action": action, "action_log_prob": log_prob})
+
+
+def _uniform(spec: TensorSpec, batch_size: torch.Size) -> tuple[Tensor, Tensor]:
+    """Uniformly random actions, and the logarithm of their density or probability ``[*B]``."""
+    if isinstance(spec, Bounded):
+        log_prob = -(spec.space.high - spec.space.low).log().sum()
+    else:
+        log_prob = -torch.tensor(float(spec.space.n)).log()
+    return spec.rand(batch_size), log_prob.expand(batch_size)
+
+
 class MeanPolicy(TensorDictModuleBase):
     """Acts with the mean of the actor's distribution, inside the bounds of the action space.
 
@@ -60,7 +115,7 @@ class MeanPolicy(TensorDictModuleBase):
         normalizer (nn.Module, optional): what observations pass first.
 
     Examples:
-        >>> from torchrl.data import Bounded
+        >>> from torchrl.data import Bounded, TensorSpec
         >>> from mpo_torchrl.modules import make_actor
         >>> policy = MeanPolicy(make_actor(3, Bounded(-2.0, 2.0, (1,))))
         >>> policy(torch.zeros(5, 3)).shape
