@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
 
 import torch
@@ -73,7 +73,11 @@ class RunConfig:
     checkpoint_every: int
     keep_checkpoints: int
     resume: str
-    sequence_length = 1
+    # What runs on-policy do without:
+    hidden_observation: Sequence[int] = ()
+    sequence_length: int = 1
+    recurrent: str = "none"
+    state_size: int = 0
 
     @property
     def batch_steps(self) -> int:
@@ -148,6 +152,9 @@ class MPOConfig(RunConfig):
         "steps of the simulation in one of the environment (Gymnasium's MuJoCo); 0: its own",
         at_least=0,
     )
+    hidden_observation: list[int] = setting(
+        [], "numbers of the observation, by place, that the agent does not see", at_least=0
+    )
     reward_scale: float = setting(
         1.0, "factor of the rewards learned from; returns are shown without it", above=0
     )
@@ -162,6 +169,12 @@ class MPOConfig(RunConfig):
     critic_cells: list[int] = setting(
         [], "widths of a critic's hidden layers; []: two of hidden", at_least=1
     )
+    recurrent: str = setting(
+        "none",
+        "what actor and critics remember observations with, before their hidden layers",
+        choices=("none", "gru", "lstm"),
+    )
+    state_size: int = setting(64, "size of what a recurrent network remembers", at_least=1)
     layer_norm: bool = setting(True, "LayerNorm and tanh after the first layer of every network")
     num_critics: int = setting(2, "critics whose minimum scores an action", at_least=1)
     critic: str = setting(
@@ -212,6 +225,11 @@ class MPOConfig(RunConfig):
     n_step: int = setting(1, "rewards in a target before the critic's value follows", at_least=1)
     sequence_length: int = setting(
         1, "consecutive steps of an episode that are replayed together; 1: transitions", at_least=1
+    )
+    burn_in: int = setting(
+        0,
+        "of these, steps at the start that only bring recurrent networks into their state",
+        at_least=0,
     )
     value_estimator: str = setting(
         "td0",
@@ -344,6 +362,19 @@ class MPOConfig(RunConfig):
         if length == 1 and self.value_estimator != "td0":
             raise SettingError(
                 f"sequence_length must be > 1 with value_estimator={self.value_estimator}, got 1."
+            )
+        if self.recurrent != "none" and length == 1:
+            raise SettingError(
+                f"sequence_length must be > 1 with recurrent={self.recurrent}, got 1."
+            )
+        if self.recurrent != "none" and self.policy == "categorical":
+            raise SettingError(
+                f"recurrent must be none with policy=categorical, got {self.recurrent}."
+            )
+        if self.burn_in and (self.recurrent == "none" or self.burn_in >= length):
+            raise SettingError(
+                f"burn_in must be < sequence_length ({length}), and 0 with recurrent=none, got "
+                f"{self.burn_in} with recurrent={self.recurrent}."
             )
         if self.critic != "scalar" and self.value_estimator != "td0":
             raise SettingError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -21,8 +22,10 @@ from mpo_torchrl.modules import (
     make_actor,
     make_discrete_actor,
     make_discrete_critics,
+    make_recurrent_actor,
 )
 from mpo_torchrl.modules.actor import PolicyKind
+from mpo_torchrl.modules.recurrent import Cell
 from mpo_torchrl.targets import FusedSoftUpdate, PeriodicUpdate
 from mpo_torchrl.trainer.collection import NonFiniteError
 from mpo_torchrl.trainer.config import MPOConfig, RunConfig
@@ -44,7 +47,11 @@ def make_loss(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, Impr
 def _make_continuous(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, MPOLoss]:
     observation_size = env.observation_spec["observation"].shape[-1]
     action_spec = env.action_spec_unbatched
-    actor = make_actor(
+    make = make_actor
+    if config.recurrent != "none":
+        cell = cast(Cell, config.recurrent)
+        make = partial(make_recurrent_actor, state_size=config.state_size, cell=cell)
+    actor = make(
         observation_size,
         action_spec,
         num_cells=config.actor_cells or [config.hidden] * 2,
@@ -74,6 +81,7 @@ def _make_continuous(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActo
         delay_actor=config.delay_actor,
         delay_qvalue=config.delay_qvalue,
         action_spec=action_spec,
+        burn_in=config.burn_in,
     )
     return actor, loss
 
