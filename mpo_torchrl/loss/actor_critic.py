@@ -13,7 +13,7 @@ from tensordict.nn import (
     TensorDictParams,
     composite_lp_aggregate,
 )
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.objectives.utils import ValueEstimators, _cache_values, dispatch_value_estimator
 from torchrl.objectives.value import ValueEstimatorBase
 
@@ -25,6 +25,7 @@ from mpo_torchrl.loss.networks import (
     next_key,
     shared_parameters,
 )
+from mpo_torchrl.memory import BURNT_IN, IS_INIT, Memory, remember
 from mpo_torchrl.stateless import ParameterSets
 
 
@@ -83,6 +84,9 @@ class ActorCriticLoss(ActorLoss):
     critic: Critic
     _value_estimator: ValueEstimatorBase
     value_type: Any
+    _policy: Any
+    burn_in = 0
+    _recurs = False
 
     def _wire_networks(
         self,
@@ -175,7 +179,11 @@ class ActorCriticLoss(ActorLoss):
         made = {keys.action, *self.actor_network.out_keys}
         states = [*self.actor_network.in_keys]
         states += [key for key in self.critic.in_keys if key not in made]
-        following = [*states, keys.reward, keys.done, keys.terminated]
+        # What is remembered after a step follows from the step itself.
+        following = [key for key in states if key not in self._memory_keys]
+        following += [keys.reward, keys.done, keys.terminated]
+        if self._recurs:
+            states.append(IS_INIT)
         entries = [*states, keys.action, *[next_key(key) for key in following]]
         if self._needs_traces:
             entries.append(keys.log_prob)
@@ -185,9 +193,80 @@ class ActorCriticLoss(ActorLoss):
         """The batch to compute with: nothing is missing, and what is masked is zero."""
         terminated = next_key(self.tensor_keys.terminated)
         checks.require_keys(tensordict, [key for key in self.in_keys if key != terminated])
-        batch = self._without_masked(tensordict)
+        batch = self._prepared(tensordict)
         self.require_first_finite(batch)
         return batch
+
+    # -- recurrent networks ---------------------------------------------------------------
+
+    def _wire_memories(self, burn_in: int) -> None:
+        """Looks for what is recurrent in the networks, and says what it cannot be."""
+        memories = [memory for memory in self._memories if memory is not None]
+        self._recurs = bool(memories)
+        if burn_in < 0 or (burn_in and not memories):
+            raise ValueError(
+                f"burn_in must be at least 0, and 0 unless a network is recurrent, got {burn_in}."
+            )
+        critics = self.critic.ensemble.memory
+        if critics is not None and self.tensor_keys.action in critics.in_keys:
+            raise ValueError(
+                f"the recurrent part of a critic must not read {self.tensor_keys.action!r}: each "
+                "sampled action would need a history of its own; let a layer after it read it."
+            )
+        self.burn_in = burn_in
+
+    @property
+    def _memories(self) -> list[Memory | None]:
+        return [getattr(self._policy, "memory", None), self.critic.ensemble.memory]
+
+    @property
+    def _memory_keys(self) -> set[NestedKey]:
+        if not self._recurs:
+            return set()
+        states = [memory.state_keys for memory in self._memories if memory is not None]
+        return {IS_INIT, *(key for keys in states for key in keys)}
+
+    def _prepared(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """The batch to compute with: what is masked is zero, and recurrent networks remember.
+
+        Without the steps that only burn in.
+        """
+        batch = self._without_masked(tensordict)
+        if not self._recurs:
+            return batch
+        batch = self._burnt_in(batch)
+        keys = {key for memory in self._memories if memory is not None for key in memory.in_keys}
+        states = [key for key in self._memory_keys if key in batch.keys(True)]
+        return remember(batch, [*keys, *states], self.tensor_keys.done)
+
+    def _burnt_in(self, batch: TensorDictBase) -> TensorDictBase:
+        """The steps to learn from, and what each network remembers of the ones before."""
+        if not self.burn_in:
+            return batch
+        if batch.shape[-1] <= self.burn_in:
+            raise ValueError(
+                f"a sequence must have more than burn_in={self.burn_in} steps, the batch is "
+                f"{list(batch.shape)}."
+            )
+        past, batch = batch[..., : self.burn_in], batch[..., self.burn_in :]
+        known: dict[str, dict[NestedKey, Tensor]] = {}
+        if self._policy.memory is not None:
+            for params in (self._online_actor, self._reference_actor):
+                if params.role not in known:
+                    known[params.role] = self._policy.burn_in(past, params)
+        if self.critic.ensemble.memory is not None:
+            for params in (self._trained_critics, self._target_critics):
+                known.update(self.critic.ensemble.burn_in(past, params))
+        batch = batch.copy()
+        for role, states in known.items():
+            for key, state in states.items():  # [*B, L, H], and again for each step
+                shape = (*batch.shape, *state.shape[-2:])
+                batch.set((BURNT_IN, role, key), state.unsqueeze(-3).expand(shape))
+        return batch
+
+    def _learned(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """The steps of a batch that are learned from."""
+        return tensordict[..., self.burn_in :] if self.burn_in else tensordict
 
     def _without_masked(self, tensordict: TensorDictBase) -> TensorDictBase:
         batch = super()._without_masked(tensordict)
@@ -201,7 +280,7 @@ class ActorCriticLoss(ActorLoss):
     @_cache_values
     def _target_critics(self) -> ParameterSets:
         return (
-            ParameterSets(self.target_qvalue_network_params)
+            ParameterSets(self.target_qvalue_network_params, role=f"target_{self.critic_name}")
             if self.delay_qvalue
             else self._trained_critics
         )
@@ -215,15 +294,21 @@ class ActorCriticLoss(ActorLoss):
     ) -> Tensor:
         """What the critics say of ``N`` actions a state: ``[*B, N, A]`` to ``[C, *B, N, ...]``."""
         *batch, num_samples, _ = action.shape
+
+        def of_each_sample(state: Tensor) -> Tensor:
+            state = state.unsqueeze(len(batch))
+            return state.expand(*batch, num_samples, *state.shape[len(batch) + 1 :])
+
         inputs = {self.tensor_keys.action: action}
         for key in self.critic.in_keys:
             if key not in inputs:
-                state = states.get(key).unsqueeze(len(batch))
-                inputs[key] = state.expand(*batch, num_samples, *state.shape[len(batch) + 1 :])
+                inputs[key] = of_each_sample(states.get(key))
+        recalled = self.critic.ensemble.recall(states, params)
         return self.critic.predict(
             inputs,
             params,
             action.shape[:-1],
+            recalled=[own.apply(of_each_sample, batch_size=action.shape[:-1]) for own in recalled],
             hidden_dtype=hidden_dtype,
             vmap_randomness=self._vmap_mode(action),
         )
@@ -234,7 +319,11 @@ class ActorCriticLoss(ActorLoss):
         """The critic's reduced loss on its target, its errors and its values ``[*B]``."""
         batch = tensordict.get(next_key(self.tensor_keys.reward)).shape[:-1]
         prediction = self.critic.predict(
-            tensordict, self._trained_critics, batch, vmap_randomness=self._vmap_mode(target)
+            tensordict,
+            self._trained_critics,
+            batch,
+            recalled=self.critic.ensemble.recall(tensordict, self._trained_critics),
+            vmap_randomness=self._vmap_mode(target),
         )  # [C, *B, ...]
         return self._qvalue_terms_of(prediction, tensordict, target)
 
@@ -250,12 +339,15 @@ class ActorCriticLoss(ActorLoss):
 
     def _write_priority(self, tensordict: TensorDictBase, readings: dict[str, Tensor]) -> None:
         td_error = readings["td_error"]
+        if self.burn_in:  # nothing was learned from the first steps
+            td_error = nn.functional.pad(td_error, (self.burn_in, 0))
         # [*B], or [*B, 1] in a batch that counts the last dimension of its entries as its own.
         surplus = (1,) * (tensordict.batch_dims - td_error.ndim)
         tensordict.set(self.tensor_keys.priority, td_error.reshape(td_error.shape + surplus))
 
     def _vmap_mode(self, like: Tensor) -> str | None:
-        loop = self.deactivate_vmap or self.critic.ensemble.is_stateless
+        ensemble = self.critic.ensemble
+        loop = self.deactivate_vmap or ensemble.is_stateless or ensemble.memory is not None
         return None if loop or like.device.type == "cpu" else self.vmap_randomness
 
     def _make_vmap(self) -> None:

@@ -57,6 +57,14 @@ class MPOLoss(ImprovementLoss):
     other distribution with one bound ``epsilon_policy``. An unsquashed policy pays for leaving
     the action space if ``epsilon_penalty`` is set.
 
+    Networks may be recurrent: TorchRL's :class:`~torchrl.modules.GRUModule` or
+    :class:`~torchrl.modules.LSTMModule` and what follows them, from
+    :func:`~mpo_torchrl.modules.make_recurrent_actor`, for example. A batch is then ``[*B, T]``,
+    consecutive steps, with ``"is_init"`` where episodes begin and the actor's state as it was
+    collected; of a state only the first of a sequence is read. Critics start from zero, or with
+    ``burn_in`` like the actor from what a few steps before taught them. Each runs once over a
+    sequence and what follows its recurrent part reads the ``N`` actions; no history is copied.
+
     Args:
         actor_network (ProbabilisticTensorDictSequential): stochastic actor.
         qvalue_network (TensorDictModule, list of TensorDictModule or Critic): the critic,
@@ -105,6 +113,8 @@ class MPOLoss(ImprovementLoss):
             ``priority_weight`` of the batch, if it has one (``"auto"``).
         scalar_output_mode (str, optional): with ``reduction="none"`` the diagnostics are left
             out (``"exclude"``) or stored as non-tensor data (``"non_tensor"``).
+        burn_in (int): with recurrent networks, steps at the start of each sequence that only
+            bring them into their state; without gradient, and no loss is computed there.
         temperature (Temperature, ExactTemperature or FixedTemperature, optional): an own dual of
             the E-step, with its bound; learned from ``init_temperature`` by default.
         e_step (SampledEStep, optional): an own part 2 with its temperature, such as
@@ -182,6 +192,7 @@ class MPOLoss(ImprovementLoss):
         scoring_dtype: torch.dtype | Literal["auto"] = "auto",
         use_prioritized_weights: str | bool = "auto",
         scalar_output_mode: Literal["exclude", "non_tensor"] | None = None,
+        burn_in: int = 0,
         temperature: Temperature | ExactTemperature | FixedTemperature | None = None,
         e_step: SampledEStep | None = None,
         m_step: GaussianMStep | DistributionMStep | None = None,
@@ -233,6 +244,7 @@ class MPOLoss(ImprovementLoss):
         self.e_step_critic = e_step_critic
         self.scoring_dtype = scoring_dtype
         self._adapt()
+        self._wire_memories(burn_in)
         self._default_value_estimator()  # at once, so that every state_dict has its discount
 
     # -- wiring ---------------------------------------------------------------------------
@@ -294,12 +306,8 @@ class MPOLoss(ImprovementLoss):
         keys = self.tensor_keys
         action = tensordict.get(keys.action)
         prediction = self._predict(tensordict, action.unsqueeze(-2), self._target_critics)
-        states = tensordict.copy()
-        with self._reference_actor.params.to_module(
-            self.actor_network, preserve_module_state=False
-        ):
-            log_prob = self.actor_network.get_dist(states).log_prob(action)
-        return states.update(
+        log_prob = self._policy.log_prob(tensordict, action, self._reference_actor)
+        return tensordict.copy().update(
             {
                 keys.state_action_value: self.critic.value(prediction),
                 "policy_log_prob": log_prob,

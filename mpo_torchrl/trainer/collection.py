@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, ReplayBuffer
@@ -16,7 +17,8 @@ from torchrl.modules import ProbabilisticActor
 
 from mpo_torchrl.trainer.config import MPOConfig, RunConfig
 from mpo_torchrl.trainer.normalizer import NormalizeReplay, ObservationNormalizer
-from mpo_torchrl.trainer.policy import SamplingPolicy
+from mpo_torchrl.trainer.policy import SamplingPolicy, SequencePolicy
+from mpo_torchrl.trainer.sequences import TRAJECTORY, make_sequence_buffer
 
 
 class NonFiniteError(ValueError):
@@ -36,20 +38,27 @@ def make_collector(
     Batches are ``[T]``, or ``[num_envs, T]`` with more than one environment: time comes last. The
     policy acts with a sample of its distribution. The collector never stops by itself: the loop
     that reads it counts the steps.
+
+    Where learning is from sequences, each step knows its episode and how likely its action was.
     """
+    random_steps = config.random_steps if random_steps is None else random_steps
+    policy: TensorDictModuleBase = SamplingPolicy(actor, normalizer)
+    if config.sequence_length > 1:
+        policy = SequencePolicy(actor, normalizer, random_steps=random_steps)
+        random_steps = 0  # that policy counts them itself
     # Where all is on the CPU, naming devices would only make the collector look twice a step.
     device = None if config.device == "cpu" else "cpu"
     return Collector(
         env,
-        SamplingPolicy(actor, normalizer),
+        policy,
         frames_per_batch=config.batch_steps,
         total_frames=-1,
-        init_random_frames=config.random_steps if random_steps is None else random_steps,
+        init_random_frames=random_steps,
         policy_device=device and config.device,
         env_device=device,
         storing_device=device,
         exploration_type=ExplorationType.RANDOM,
-        track_traj_ids=False,
+        track_traj_ids=config.sequence_length > 1,
         auto_register_policy_transforms=False,  # the policy has no memory to be reset
     )
 
@@ -57,7 +66,7 @@ def make_collector(
 def make_replay_buffer(
     config: MPOConfig, normalizer: nn.Module | None = None, *, size: int | None = None
 ) -> ReplayBuffer:
-    """Transitions in memory, sampled uniformly; memory is taken as they arrive.
+    """Transitions in memory, sampled uniformly, or sequences; memory is taken as they arrive.
 
     Observations and rewards are kept as the environment gave them, and are normalized and scaled
     as they are sampled.
@@ -67,11 +76,14 @@ def make_replay_buffer(
 
     There is room for ``size`` transitions, by default ``buffer_size``.
     """
-    ndim = 1 if config.num_envs == 1 else 2
-    buffer = ReplayBuffer(
-        storage=LazyTensorStorage(size or config.buffer_size, device=config.device, ndim=ndim),
-        batch_size=config.batch_size,
-    )
+    if config.sequence_length > 1:
+        buffer: ReplayBuffer = make_sequence_buffer(config)
+    else:
+        ndim = 1 if config.num_envs == 1 else 2
+        buffer = ReplayBuffer(
+            storage=LazyTensorStorage(size or config.buffer_size, device=config.device, ndim=ndim),
+            batch_size=config.batch_size,
+        )
     # On the way in the last one is the first.
     if config.n_step > 1:
         buffer.append_transform(NStepReturns(config.n_step, config.gamma))
@@ -139,7 +151,8 @@ def transitions(
 ) -> TensorDictBase:
     """What learning reads of a collected batch, checked and cut where the run ends.
 
-    Nothing else is kept: the policy's outputs are stale while actions are random.
+    Nothing else is kept but the number of the episode, where the collector counts them: the
+    policy's outputs are stale while actions are random.
 
     Args:
         batch (TensorDictBase): ``[T]`` or ``[num_envs, T]``, as collected.
@@ -155,8 +168,11 @@ def transitions(
         NonFiniteError: on a NaN or an infinity; the step and the key are named.
     """
     num_envs = batch.shape[:-1].numel()
-    batch = batch.select(*keys)[..., : -(-(limit - env_steps) // num_envs)]
-    finite = torch.stack([batch.get(key).isfinite().all(-1) for key in keys], dim=-1)
+    steps = -(-(limit - env_steps) // num_envs)
+    batch = batch.select(*keys, *[k for k in (TRAJECTORY,) if k in batch.keys(True)])[..., :steps]
+    finite = torch.stack(
+        [batch.get(key).isfinite().reshape(*batch.shape, -1).all(-1) for key in keys], dim=-1
+    )
     finite = finite.movedim(-2, 0)  # [T', (num_envs), K]
     if not finite.all():
         # The earliest step, its first environment, its first key.

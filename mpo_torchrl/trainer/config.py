@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
 
 import torch
@@ -78,6 +78,11 @@ class RunConfig:
     checkpoint_every: int
     keep_checkpoints: int
     resume: str
+    # What runs on-policy do without:
+    hidden_observation: Sequence[int] = ()
+    sequence_length: int = 1
+    recurrent: str = "none"
+    state_size: int = 0
 
     @property
     def batch_steps(self) -> int:
@@ -160,6 +165,9 @@ class MPOConfig(RunConfig):
         "steps of the simulation in one of the environment (Gymnasium's MuJoCo); 0: its own",
         at_least=0,
     )
+    hidden_observation: list[int] = setting(
+        [], "numbers of the observation, by place, that the agent does not see", at_least=0
+    )
     reward_scale: float = setting(
         1.0, "factor of the rewards learned from; returns are shown without it", above=0
     )
@@ -174,6 +182,12 @@ class MPOConfig(RunConfig):
     critic_cells: list[int] = setting(
         [], "widths of a critic's hidden layers; []: two of hidden", at_least=1
     )
+    recurrent: str = setting(
+        "none",
+        "what actor and critics remember observations with, before their hidden layers",
+        choices=("none", "gru", "lstm"),
+    )
+    state_size: int = setting(64, "size of what a recurrent network remembers", at_least=1)
     layer_norm: bool = setting(True, "LayerNorm and tanh after the first layer of every network")
     num_critics: int = setting(2, "critics whose minimum scores an action", at_least=1)
     critic: str = setting(
@@ -222,6 +236,22 @@ class MPOConfig(RunConfig):
     utd_ratio: float = setting(1.0, "updates per environment step", above=0)
     gamma: float = setting(0.99, "discount", at_least=0, at_most=1)
     n_step: int = setting(1, "rewards in a target before the critic's value follows", at_least=1)
+    sequence_length: int = setting(
+        1, "consecutive steps of an episode that are replayed together; 1: transitions", at_least=1
+    )
+    burn_in: int = setting(
+        0,
+        "of these, steps at the start that only bring recurrent networks into their state",
+        at_least=0,
+    )
+    value_estimator: str = setting(
+        "td0",
+        "targets from one reward, or from all rewards that follow in a sequence",
+        choices=("td0", "td_lambda", "retrace"),
+    )
+    lmbda: float = setting(
+        0.95, "how far td_lambda and retrace trust longer returns", at_least=0, at_most=1
+    )
     tau: float = setting(0.005, "Polyak step of the targets after each update", above=0, at_most=1)
     target_period: int = setting(
         0, "copy the networks into the targets every so many updates; 0: Polyak steps", at_least=0
@@ -330,6 +360,7 @@ class MPOConfig(RunConfig):
             )
         if self.epsilons or self.objectives:
             self._check_objectives()
+        self._check_sequences()
         if self.vmax <= self.vmin:
             raise SettingError(f"vmax must be > vmin ({self.vmin}), got {self.vmax}.")
         updates = self.utd_ratio * self.batch_steps
@@ -358,7 +389,12 @@ class MPOConfig(RunConfig):
                     f"those of PyTorch's modules, got {name!r} in {self.objectives}."
                 )
             taken.add(name)
-        needed = {"critic": "scalar", "temperature": "learned"}
+        needed = {
+            "critic": "scalar",
+            "temperature": "learned",
+            "value_estimator": "td0",
+            "recurrent": "none",
+        }
         if self.policy == "categorical":
             raise SettingError("policy must be gaussian or tanh_normal with epsilons.")
         for setting_name, value in needed.items():
@@ -373,6 +409,45 @@ class MPOConfig(RunConfig):
         """The bound of each of several rewards by its name, in their order; empty for one."""
         names = self.objectives or [f"reward{index}" for index in range(len(self.epsilons))]
         return dict(zip(names, self.epsilons, strict=True))
+
+    def _check_sequences(self) -> None:
+        length = self.sequence_length
+        if self.batch_size % length:
+            raise SettingError(
+                f"batch_size must be a multiple of sequence_length ({length}), got "
+                f"{self.batch_size}."
+            )
+        if length > 1 and self.n_step > 1:
+            raise SettingError(
+                f"n_step must be 1 with sequence_length={length}, got {self.n_step}; "
+                "value_estimator=td_lambda looks further ahead in sequences."
+            )
+        if length == 1 and self.value_estimator != "td0":
+            raise SettingError(
+                f"sequence_length must be > 1 with value_estimator={self.value_estimator}, got 1."
+            )
+        if self.recurrent != "none" and length == 1:
+            raise SettingError(
+                f"sequence_length must be > 1 with recurrent={self.recurrent}, got 1."
+            )
+        if self.recurrent != "none" and self.policy == "categorical":
+            raise SettingError(
+                f"recurrent must be none with policy=categorical, got {self.recurrent}."
+            )
+        if self.burn_in and (self.recurrent == "none" or self.burn_in >= length):
+            raise SettingError(
+                f"burn_in must be < sequence_length ({length}), and 0 with recurrent=none, got "
+                f"{self.burn_in} with recurrent={self.recurrent}."
+            )
+        if self.critic != "scalar" and self.value_estimator != "td0":
+            raise SettingError(
+                f"value_estimator must be td0 with critic={self.critic}, got "
+                f"{self.value_estimator}."
+            )
+        if self.policy == "categorical" and self.value_estimator == "retrace":
+            raise SettingError(
+                "value_estimator must be td0 or td_lambda with policy=categorical, got retrace."
+            )
 
     @property
     def updates_per_batch(self) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import torch
-from torchrl.data.tensor_specs import Bounded, Composite, OneHot
+from tensordict import TensorDictBase
+from torchrl.data.tensor_specs import Bounded, Composite, OneHot, Unbounded
 from torchrl.envs import (
     CatTensors,
     Compose,
@@ -18,15 +19,21 @@ from torchrl.envs import (
     DoubleToFloat,
     EnvBase,
     GymWrapper,
+    InitTracker,
+    ObservationTransform,
     ParallelEnv,
     RewardSum,
     SerialEnv,
+    TensorDictPrimer,
     Transform,
     TransformedEnv,
 )
 
+from mpo_torchrl.modules import make_torso
+from mpo_torchrl.modules.recurrent import ACTOR_STATE, Cell
 from mpo_torchrl.trainer.config import RunConfig, SettingError
 from mpo_torchrl.trainer.episode import EpisodeMemory
+from mpo_torchrl.trainer.seeding import keep_random_state
 
 SUITE = "dm_control/"
 """What the names of the DeepMind Control Suite begin with."""
@@ -51,6 +58,51 @@ class ClipAction(Transform):
         return action.clamp(self.low, self.high)
 
 
+class HideEntries(ObservationTransform):
+    """Leaves numbers out of the observation: what remains does not tell the whole state.
+
+    Args:
+        size (int): size of the observation vector.
+        hidden (sequence of int): places of the numbers to leave out.
+    """
+
+    def __init__(self, size: int, hidden: Sequence[int]) -> None:
+        super().__init__(in_keys=["observation"], out_keys=["observation"])
+        self.register_buffer("seen", torch.tensor([i for i in range(size) if i not in hidden]))
+
+    def _apply_transform(self, observation: torch.Tensor) -> torch.Tensor:
+        return observation[..., self.seen]
+
+    def _reset(
+        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
+    ) -> TensorDictBase:
+        return self._call(tensordict_reset)
+
+    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
+        """The specs, with that of what is left: numbers without bounds."""
+        whole = observation_spec["observation"]
+        shape = (*whole.shape[:-1], len(self.seen))
+        observation_spec["observation"] = Unbounded(shape, dtype=whole.dtype, device=whole.device)
+        return observation_spec
+
+
+def _hide(name: str, env: EnvBase, hidden: Sequence[int]) -> HideEntries:
+    size = env.observation_spec["observation"].shape[-1]
+    if max(hidden) >= size or len(set(hidden)) == size:
+        raise SettingError(
+            f"hidden_observation must leave something of the {size} numbers that env {name!r} "
+            f"shows, at places 0 to {size - 1}, got {list(hidden)}."
+        )
+    return HideEntries(size, hidden)
+
+
+def make_primer(recurrent: str, state_size: int) -> TensorDictPrimer:
+    """What puts the empty state of a recurrent policy where an episode begins."""
+    with keep_random_state():  # the module is only asked for its keys and sizes
+        torso = make_torso(1, state_size, cell=cast(Cell, recurrent), state_key=ACTOR_STATE)
+    return torso.make_tensordict_primer()
+
+
 def make_training_env(config: RunConfig) -> EnvBase:
     """The environments that a run collects from: ``num_envs`` of them, stepped together."""
     return make_env(
@@ -68,6 +120,9 @@ def env_settings(config: RunConfig) -> dict[str, Any]:
         "frame_skip": config.frame_skip,
         "discrete": config.policy == "categorical",
         "num_rewards": len(config.bounds) or 1,
+        "hidden": config.hidden_observation,
+        "recurrent": config.recurrent,
+        "state_size": config.state_size,
     }
 
 
@@ -80,6 +135,9 @@ def make_env(
     frame_skip: int = 0,
     discrete: bool = False,
     num_rewards: int = 1,
+    hidden: Sequence[int] = (),
+    recurrent: str = "none",
+    state_size: int = 0,
     render: bool = False,
 ) -> EnvBase:
     """A task of control, from Gymnasium or dm_control, behind TorchRL's interface.
@@ -102,6 +160,10 @@ def make_env(
             0 leaves its own number. What an action can do in one step changes with it.
         discrete (bool): whether actions are one of a number, one-hot, or else real numbers.
         num_rewards (int): how many rewards a step has, ``K``.
+        hidden (sequence of int): numbers of the observation, by place, that are left out.
+        recurrent (str): kind of a recurrent policy's memory, ``"gru"`` or ``"lstm"``, whose state
+            then goes from step to step, and is empty where an episode begins; or ``"none"``.
+        state_size (int): size of that state.
         render (bool): let ``env.render()`` give pictures, ``[H, W, 3]`` bytes.
 
     Returns:
@@ -131,6 +193,11 @@ def make_env(
     env = TransformedEnv(base, Compose(RewardSum()), auto_unwrap=True)
     if on_suite:
         env.append_transform(CatTensors(list(one.observation_spec.keys()), "observation"))
+    if hidden:
+        env.append_transform(_hide(name, env, hidden))
+    if recurrent != "none":
+        env.append_transform(InitTracker())
+        env.append_transform(make_primer(recurrent, state_size))
     if not discrete:
         env.append_transform(ClipAction(action_spec.space.low, action_spec.space.high))
     dtypes = {spec.dtype for spec in env.specs.values(include_nested=True, leaves_only=True)}

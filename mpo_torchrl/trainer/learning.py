@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -10,8 +11,9 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 from torchrl.modules import ProbabilisticActor
-from torchrl.objectives import LossModule
+from torchrl.objectives import LossModule, ValueEstimators
 
+from mpo_torchrl.critic.retrace import RETRACE
 from mpo_torchrl.dual import ExactTemperature, FixedTemperature, Temperature
 from mpo_torchrl.dual.multiplier import Parametrization
 from mpo_torchrl.e_step import BehaviourEStep
@@ -22,8 +24,10 @@ from mpo_torchrl.modules import (
     make_actor,
     make_discrete_actor,
     make_discrete_critics,
+    make_recurrent_actor,
 )
 from mpo_torchrl.modules.actor import PolicyKind
+from mpo_torchrl.modules.recurrent import Cell
 from mpo_torchrl.targets import FusedSoftUpdate, PeriodicUpdate
 from mpo_torchrl.trainer.collection import NonFiniteError
 from mpo_torchrl.trainer.config import MPOConfig, RunConfig
@@ -35,14 +39,22 @@ def make_loss(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, Impr
     """Actor and loss for an environment; the loss owns actor, critics, targets and duals."""
     make = _make_discrete if config.policy == "categorical" else _make_continuous
     actor, loss = make(env, config)
-    loss.make_value_estimator(gamma=config.gamma)
+    if config.value_estimator == "td0":
+        loss.make_value_estimator(gamma=config.gamma)
+    else:
+        kind = {"td_lambda": ValueEstimators.TDLambda, "retrace": RETRACE}[config.value_estimator]
+        loss.make_value_estimator(kind, gamma=config.gamma, lmbda=config.lmbda)
     return actor, loss.to(config.device)
 
 
 def _make_continuous(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, MPOLoss]:
     observation_size = env.observation_spec["observation"].shape[-1]
     action_spec = env.action_spec_unbatched
-    actor = make_actor(
+    make = make_actor
+    if config.recurrent != "none":
+        cell = cast(Cell, config.recurrent)
+        make = partial(make_recurrent_actor, state_size=config.state_size, cell=cell)
+    actor = make(
         observation_size,
         action_spec,
         num_cells=config.actor_cells or [config.hidden] * 2,
@@ -79,6 +91,7 @@ def _make_continuous(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActo
         delay_actor=config.delay_actor,
         delay_qvalue=config.delay_qvalue,
         action_spec=action_spec,
+        burn_in=config.burn_in,
     )
     return actor, loss
 

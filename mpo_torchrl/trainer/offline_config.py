@@ -26,7 +26,8 @@ class OfflineConfig(MPOConfig):
 
     UNUSED: ClassVar[tuple[str, ...]] = (
         *("num_envs", "env_processes", "buffer_size", "learning_starts", "steps_per_batch"),
-        *("utd_ratio", "n_step"),
+        *("utd_ratio", "n_step", "sequence_length", "value_estimator", "lmbda"),
+        *("recurrent", "state_size", "burn_in", "hidden_observation"),
         # Actions of the data are inside their space: nothing has to be kept there by a penalty.
         *("epsilon_penalty", "init_penalty_temperature"),
         *("epsilon_policy", "init_alpha_policy", "epsilons", "objectives"),

@@ -132,6 +132,10 @@ CASES = {
     "utd_ratio": (0.5, lambda t: t.optim_steps_per_batch, 5),
     "gamma": (0.9, lambda t: t.loss_module.value_estimator.gamma.item(), 0.9),
     "n_step": (3, lambda t: t.replay_buffer.transform[0].n_steps, 3),
+    "sequence_length": (4, lambda t: t.replay_buffer.sampler.slice_len, 4),
+    "value_estimator": ("td_lambda", lambda t: type(t.loss_module.value_estimator).__name__,
+                        "TDLambdaEstimator"),
+    "lmbda": (0.5, lambda t: t.loss_module.value_estimator.lmbda, 0.5),
     "tau": (0.1, lambda t: 1 - t.target_net_updater.eps, 0.1),
     "target_period": (7, lambda t: t.target_net_updater.period, 7),
     "delay_actor": (False, lambda t: t.loss_module.delay_actor, False),
@@ -179,6 +183,8 @@ COMPANIONS = {
     "num_quantiles": {"critic": "quantile"},
     "num_components": {"critic": "mixture"},
     "init_value_stddev": {"critic": "mixture"},
+    "value_estimator": {"sequence_length": 4},
+    "lmbda": {"sequence_length": 4, "value_estimator": "retrace"},
 }
 
 
