@@ -37,11 +37,19 @@ def split(network: Any) -> tuple[list[Part], list[Part]]:
     """Torso and head of a network: its modules up to the last recurrent one, and the rest.
 
     The torso is empty if nothing is recurrent; the head is then the network.
+
+    Raises:
+        ValueError: if nothing follows the last recurrent module.
     """
     parts = list(_parts(network, ""))
     recurrent = [i for i, part in enumerate(parts) if _recurrent_modules(part.module)]
     if not recurrent:
         return [], [Part(network, "")]
+    if recurrent[-1] == len(parts) - 1:
+        raise ValueError(
+            "a recurrent network must have a layer after its last recurrent module "
+            f"{type(parts[-1].module).__name__}, in a TensorDictSequential."
+        )
     return parts[: recurrent[-1] + 1], parts[recurrent[-1] + 1 :]
 
 

@@ -20,12 +20,13 @@ from torchrl.objectives.value import ValueEstimatorBase
 from mpo_torchrl.critic import Critic, RetraceEstimator
 from mpo_torchrl.loss import checks
 from mpo_torchrl.loss.actor import ActorLoss
+from mpo_torchrl.loss.memories import Memories
 from mpo_torchrl.loss.networks import (
     count_critics,
     next_key,
     shared_parameters,
 )
-from mpo_torchrl.memory import BURNT_IN, IS_INIT, Memory, remember
+from mpo_torchrl.memory import IS_INIT
 from mpo_torchrl.stateless import ParameterSets
 
 
@@ -84,9 +85,7 @@ class ActorCriticLoss(ActorLoss):
     critic: Critic
     _value_estimator: ValueEstimatorBase
     value_type: Any
-    _policy: Any
-    burn_in = 0
-    _recurs = False
+    _memories: Memories | None = None
 
     def _wire_networks(
         self,
@@ -180,9 +179,10 @@ class ActorCriticLoss(ActorLoss):
         states = [*self.actor_network.in_keys]
         states += [key for key in self.critic.in_keys if key not in made]
         # What is remembered after a step follows from the step itself.
-        following = [key for key in states if key not in self._memory_keys]
+        remembered = self._memories.own_keys if self._memories is not None else set()
+        following = [key for key in states if key not in remembered]
         following += [keys.reward, keys.done, keys.terminated]
-        if self._recurs:
+        if remembered:
             states.append(IS_INIT)
         entries = [*states, keys.action, *[next_key(key) for key in following]]
         if self._needs_traces:
@@ -197,76 +197,18 @@ class ActorCriticLoss(ActorLoss):
         self.require_first_finite(batch)
         return batch
 
-    # -- recurrent networks ---------------------------------------------------------------
-
-    def _wire_memories(self, burn_in: int) -> None:
-        """Looks for what is recurrent in the networks, and says what it cannot be."""
-        memories = [memory for memory in self._memories if memory is not None]
-        self._recurs = bool(memories)
-        if burn_in < 0 or (burn_in and not memories):
-            raise ValueError(
-                f"burn_in must be at least 0, and 0 unless a network is recurrent, got {burn_in}."
-            )
-        critics = self.critic.ensemble.memory
-        if critics is not None and self.tensor_keys.action in critics.in_keys:
-            raise ValueError(
-                f"the recurrent part of a critic must not read {self.tensor_keys.action!r}: each "
-                "sampled action would need a history of its own; let a layer after it read it."
-            )
-        self.burn_in = burn_in
-
-    @property
-    def _memories(self) -> list[Memory | None]:
-        return [getattr(self._policy, "memory", None), self.critic.ensemble.memory]
-
-    @property
-    def _memory_keys(self) -> set[NestedKey]:
-        if not self._recurs:
-            return set()
-        states = [memory.state_keys for memory in self._memories if memory is not None]
-        return {IS_INIT, *(key for keys in states for key in keys)}
-
     def _prepared(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """The batch to compute with: what is masked is zero, and recurrent networks remember.
-
-        Without the steps that only burn in.
-        """
+        """The batch to compute with: what is masked is zero, and recurrent networks remember."""
         batch = self._without_masked(tensordict)
-        if not self._recurs:
+        if self._memories is None:
             return batch
-        batch = self._burnt_in(batch)
-        keys = {key for memory in self._memories if memory is not None for key in memory.in_keys}
-        states = [key for key in self._memory_keys if key in batch.keys(True)]
-        return remember(batch, [*keys, *states], self.tensor_keys.done)
-
-    def _burnt_in(self, batch: TensorDictBase) -> TensorDictBase:
-        """The steps to learn from, and what each network remembers of the ones before."""
-        if not self.burn_in:
-            return batch
-        if batch.shape[-1] <= self.burn_in:
-            raise ValueError(
-                f"a sequence must have more than burn_in={self.burn_in} steps, the batch is "
-                f"{list(batch.shape)}."
-            )
-        past, batch = batch[..., : self.burn_in], batch[..., self.burn_in :]
-        known: dict[str, dict[NestedKey, Tensor]] = {}
-        if self._policy.memory is not None:
-            for params in (self._online_actor, self._reference_actor):
-                if params.role not in known:
-                    known[params.role] = self._policy.burn_in(past, params)
-        if self.critic.ensemble.memory is not None:
-            for params in (self._trained_critics, self._target_critics):
-                known.update(self.critic.ensemble.burn_in(past, params))
-        batch = batch.copy()
-        for role, states in known.items():
-            for key, state in states.items():  # [*B, L, H], and again for each step
-                shape = (*batch.shape, *state.shape[-2:])
-                batch.set((BURNT_IN, role, key), state.unsqueeze(-3).expand(shape))
-        return batch
+        actors = [self._online_actor, self._reference_actor]
+        critics = [self._trained_critics, self._target_critics]
+        return self._memories.prepare(batch, self.tensor_keys.done, actors, critics)
 
     def _learned(self, tensordict: TensorDictBase) -> TensorDictBase:
         """The steps of a batch that are learned from."""
-        return tensordict[..., self.burn_in :] if self.burn_in else tensordict
+        return tensordict if self._memories is None else self._memories.learned(tensordict)
 
     def _without_masked(self, tensordict: TensorDictBase) -> TensorDictBase:
         batch = super()._without_masked(tensordict)
@@ -339,8 +281,8 @@ class ActorCriticLoss(ActorLoss):
 
     def _write_priority(self, tensordict: TensorDictBase, readings: dict[str, Tensor]) -> None:
         td_error = readings["td_error"]
-        if self.burn_in:  # nothing was learned from the first steps
-            td_error = nn.functional.pad(td_error, (self.burn_in, 0))
+        if self._memories is not None:  # nothing was learned from the first steps
+            td_error = nn.functional.pad(td_error, (self._memories.burn_in, 0))
         # [*B], or [*B, 1] in a batch that counts the last dimension of its entries as its own.
         surplus = (1,) * (tensordict.batch_dims - td_error.ndim)
         tensordict.set(self.tensor_keys.priority, td_error.reshape(td_error.shape + surplus))

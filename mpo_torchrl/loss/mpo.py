@@ -23,6 +23,7 @@ from mpo_torchrl.e_step.sampled import draw_actions
 from mpo_torchrl.loss import checks
 from mpo_torchrl.loss.action_space import ActionSpace
 from mpo_torchrl.loss.improvement import ImprovementLoss
+from mpo_torchrl.loss.memories import Memories
 from mpo_torchrl.loss.networks import next_key, sampling_module
 from mpo_torchrl.loss.parts import make_e_step, make_m_step
 from mpo_torchrl.loss.policy import Policy
@@ -244,7 +245,8 @@ class MPOLoss(ImprovementLoss):
         self.e_step_critic = e_step_critic
         self.scoring_dtype = scoring_dtype
         self._adapt()
-        self._wire_memories(burn_in)
+        memories = Memories(self._policy, critic.ensemble, self.tensor_keys.action, burn_in)
+        self.__dict__["_memories"] = memories if memories else None
         self._default_value_estimator()  # at once, so that every state_dict has its discount
 
     # -- wiring ---------------------------------------------------------------------------

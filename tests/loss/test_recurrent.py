@@ -249,7 +249,7 @@ def test_with_the_actors_own_state_nothing_is_left_for_it_to_burn_in():
     later["actor_state"][:, 0] = known
     torch.manual_seed(1)
     found = loss.actor_loss(batch.copy())[1]["policy_stddev"]
-    loss.burn_in = 0
+    loss._memories.burn_in = 0
     torch.manual_seed(1)
     torch.testing.assert_close(found, loss.actor_loss(later)[1]["policy_stddev"])
 
@@ -363,6 +363,11 @@ def test_the_discrete_loss_refuses_recurrent_critics():
     critics = make_recurrent_critics(O, SPEC, num_outputs=2)
     with pytest.raises(ValueError, match="DiscreteMPOLoss has no recurrent networks"):
         DiscreteMPOLoss(make_discrete_actor(O, spec), critics)
+
+
+def test_a_recurrent_module_alone_is_refused():
+    with pytest.raises(ValueError, match="must have a layer after its last recurrent module GRU"):
+        MPOLoss(make_actor(O, SPEC), make_torso(O, 1, out_key="state_action_value"))
 
 
 def test_an_unknown_cell_is_refused():
