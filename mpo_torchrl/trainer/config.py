@@ -328,7 +328,7 @@ class MPOConfig(RunConfig):
 
     @property
     def waiting_steps(self) -> int:
-        """Collected steps that are not in the replay buffer yet: their n-step returns are open."""
+        """Collected steps whose n-step returns are open, so that replay does not have them yet."""
         return self.n_step * self.num_envs if self.n_step > 1 else 0
 
 

@@ -188,7 +188,7 @@ class MPOTrainer(Trainer):
 
     @cached_property
     def policy(self) -> MeanPolicy:
-        """The policy for use: an observation, or a TensorDict with one, gives the mean action."""
+        """The policy for use; an observation, or a TensorDict with one, gives the mean action."""
         return MeanPolicy(self.loss_module.actor_network, self._normalizer)
 
     @property
@@ -207,7 +207,7 @@ class MPOTrainer(Trainer):
 
     @property
     def learner(self) -> dict[str, Any]:
-        """What is learned: the components of ``checkpoint.zip``, by name."""
+        """What is learned, the components of ``checkpoint.zip`` by name."""
         return {"loss": self.loss_module, "optimizer": self.optimizer}
 
     @property
