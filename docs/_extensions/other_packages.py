@@ -11,6 +11,7 @@ import builtins
 import importlib
 import inspect
 import sys
+from importlib import metadata
 from typing import Any
 
 from docutils import nodes
@@ -18,8 +19,8 @@ from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 
-TORCHRL = "https://docs.pytorch.org/rl/stable/reference/generated/{name}.html#{name}"
-TENSORDICT = "https://docs.pytorch.org/tensordict/stable/reference/generated/{name}.html#{name}"
+TORCHRL = "https://docs.pytorch.org/rl/{version}/reference/generated/{name}.html#{name}"
+TENSORDICT = "https://docs.pytorch.org/tensordict/{version}/reference/generated/{name}.html#{name}"
 TORCH = "https://docs.pytorch.org/docs/stable/{page}.html#{name}"
 PYTHON = "https://docs.python.org/3/library/{page}.html#{name}"
 TORCH_PAGES = {
@@ -59,10 +60,10 @@ def _public_name(module: list[str], attribute: list[str], thing: Any) -> str:
 def page_of(name: str, thing: Any) -> str | None:
     """Where the documentation of its package describes an object."""
     package = name.partition(".")[0]
-    if package == "torchrl":
-        return TORCHRL.format(name=name)
-    if package == "tensordict":
-        return TENSORDICT.format(name=name)
+    if package in ("torchrl", "tensordict"):
+        version = ".".join(metadata.version(package).split(".")[:2])  # patches share their pages
+        template = TORCHRL if package == "torchrl" else TENSORDICT
+        return template.format(version=version, name=name)
     if package == "torch":
         return _torch_page(name, thing)
     module = getattr(thing, "__module__", "") or ""
