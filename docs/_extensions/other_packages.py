@@ -14,6 +14,7 @@ import sys
 from importlib import metadata
 from typing import Any
 
+import torchrl.objectives
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
@@ -118,6 +119,7 @@ def _imported(target: str) -> tuple[str, Any] | None:
     """What our modules import under this name, if they all mean the same by it."""
     first, *rest = target.split(".")
     modules = [module for name, module in sys.modules.items() if name.startswith("mpo_torchrl")]
+    modules.append(torchrl.objectives)  # what its own signatures name, which our classes inherit
     things = {id(vars(m)[first]): vars(m)[first] for m in modules if first in vars(m)}
     if len(things) != 1:
         return None

@@ -1,8 +1,8 @@
 """Links from a page to what lies in the repository beside ``docs/``.
 
-Files are offered for download, as MyST does by itself. The folder of a part leads to its page of the
-reference; any other folder is shown by name. The links stay those that a reader of the repository
-can follow.
+Files are offered for download, as MyST does by itself. The folder of a part leads to its page of
+the reference, and so do its files where a page of the root is shown; any other folder is shown by
+name. The links stay those that a reader of the repository can follow.
 """
 
 from __future__ import annotations

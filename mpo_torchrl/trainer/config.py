@@ -17,7 +17,14 @@ import torch
 
 
 class SettingError(ValueError):
-    """A setting that is unknown or impossible, in one sentence."""
+    """A setting that is unknown or impossible, in one sentence.
+
+    Examples:
+        >>> MPOConfig.from_mapping({"sed": 1})
+        Traceback (most recent call last):
+        ...
+        mpo_torchrl.trainer.config.SettingError: 'sed' is not a setting; the nearest one is 'seed'.
+    """
 
 
 # Annotation -> type and words. A bool is no number here, although Python counts with it.

@@ -15,6 +15,15 @@ from torch import Tensor
 class Progress:
     """Counters of a run, the last and the best evaluation, and the time it took.
 
+    Args:
+        env_steps (int): environment steps so far.
+        updates (int): optimizer steps so far.
+        returns (list of float): of the episodes of the last evaluation.
+        evaluated_at (int): the environment steps at which it was; -1 before the first.
+        best_return (float): the highest mean of an evaluation.
+        seconds (float): of training, until the clock was started last.
+        started (float, optional): when that was; ``None`` while it stands still.
+
     Examples:
         >>> import torch
         >>> progress = Progress(env_steps=10)

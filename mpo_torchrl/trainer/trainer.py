@@ -58,7 +58,7 @@ from mpo_torchrl.trainer.table_logger import TableLogger
 
 
 class MPOTrainer(Trainer):
-    """Collects, learns and evaluates; :meth:`from_env` builds every part from settings.
+    """Collects, learns and evaluates; ``from_env`` builds every part from settings.
 
     The same settings and seed give the same parameters, bit for bit, as ``recipes/mpo.py``. With
     ``run_dir`` set, the folder receives ``settings.json``, ``progress.csv``, ``checkpoint.zip``,
