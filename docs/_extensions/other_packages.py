@@ -119,8 +119,10 @@ def _imported(target: str) -> tuple[str, Any] | None:
     """What our modules import under this name, if they all mean the same by it."""
     first, *rest = target.split(".")
     modules = [module for name, module in sys.modules.items() if name.startswith("mpo_torchrl")]
-    modules.append(torchrl.objectives)  # what its own signatures name, which our classes inherit
     things = {id(vars(m)[first]): vars(m)[first] for m in modules if first in vars(m)}
+    if not things and hasattr(torchrl.objectives, first):
+        # What its own signatures name, which our classes inherit.
+        things = {0: getattr(torchrl.objectives, first)}
     if len(things) != 1:
         return None
     (thing,) = things.values()

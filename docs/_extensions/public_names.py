@@ -9,6 +9,8 @@ from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.ext.autosummary import Autosummary
+from sphinx.util.inspect import signature as signature_of
+from sphinx.util.inspect import stringify_signature
 
 
 class PublicNames(Autosummary):
@@ -20,6 +22,7 @@ class PublicNames(Autosummary):
     def run(self) -> list[nodes.Node]:
         """The table."""
         (package,) = self.arguments
+        self.env.ref_context["py:module"] = package  # what first sentences refer to
         names = sorted(importlib.import_module(package).__all__, key=str.lower)
         self.content = StringList([f"~{package}.{name}" for name in names], package)
         return super().run()
@@ -32,8 +35,20 @@ def skip(app: Sphinx, what: str, name: str, thing: Any, skip: bool, options: Any
     return None if module.startswith("mpo_torchrl") else True
 
 
+def sign(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, given: str, returned: str
+) -> tuple[str, str] | None:
+    """The arguments of a class, where TorchRL's metaclasses hide them behind ``*args``."""
+    if what != "class" or not (given or "").startswith("(*args"):
+        return None
+    signature = signature_of(thing.__init__)
+    own = [p for p in signature.parameters.values() if p.name != "self"]
+    return stringify_signature(signature.replace(parameters=own), show_return_annotation=False), ""
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Registers both."""
+    """Registers the table, and what keeps the reference to our own."""
     app.connect("autodoc-skip-member", skip)
+    app.connect("autodoc-process-signature", sign)
     app.add_directive("public-names", PublicNames)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -16,7 +16,7 @@ PARTS = [
     ("3  dual", "how greedy,\nhow far?", "loss_temperature,\nloss_alpha"),
     ("4  M-step", "which policy fits\nthe weights?", "loss_actor"),
 ]
-WIDTH, GAP = 1.55, 0.55
+WIDTH, GAP = 1.75, 0.6
 INK, FILL, LINE = "#1f2933", "#e8eef7", "#3b5b92"
 
 
@@ -26,7 +26,7 @@ def draw_box(axes: Axes, left: float, name: str, question: str, writes: str) -> 
     axes.add_patch(box)
     middle = left + WIDTH / 2
     axes.text(middle, 0.76, name, ha="center", va="center", weight="bold", size=11, color=INK)
-    axes.text(middle, 0.34, question, ha="center", va="center", size=8.5, color=INK)
+    axes.text(middle, 0.34, question, ha="center", va="center", size=8, color=INK)
     draw_arrow(axes, (middle, 0), (middle, -0.4))
     axes.text(middle, -0.47, writes, ha="center", va="top", size=8, family="monospace", color=INK)
 
@@ -39,7 +39,7 @@ def draw_arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float])
 def main() -> None:
     """Writes ``four_parts.svg`` beside this file."""
     matplotlib.rcParams["svg.hashsalt"] = "four_parts"  # the same file each time
-    figure, axes = plt.subplots(figsize=(8.6, 2.6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9.4, 2.3), layout="constrained")
     for i, part in enumerate(PARTS):
         left = i * (WIDTH + GAP)
         draw_box(axes, left, *part)
@@ -55,7 +55,7 @@ def main() -> None:
     for i, what in enumerate(passed):
         at = (i + 1) * (WIDTH + GAP) - GAP / 2
         axes.text(at, 0.6, what, ha="center", va="bottom", size=8.5, style="italic", color=INK)
-    axes.set(xlim=(-1.2, right + 1.9), ylim=(-0.95, 1.1))
+    axes.set(xlim=(-1.2, right + 1.9), ylim=(-0.8, 1.05))
     axes.axis("off")
     path = Path(__file__).with_suffix(".svg")
     figure.savefig(path, metadata={"Date": None})

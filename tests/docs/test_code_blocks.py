@@ -113,14 +113,27 @@ def test_an_output_that_is_not_printed_is_found() -> None:
 # -- commands -----------------------------------------------------------------------------
 
 
+@pytest.fixture
+def workplace(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder with the files that the page shows, as their first lines name them."""
+    for shown in blocks(block.page):
+        if shown.language == "yaml":
+            path = tmp_path / shown.code.partition("\n")[0].removeprefix("# ")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(shown.code)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("workplace", "capsys")
 @pytest.mark.parametrize("block", of("bash"), ids=str)
-def test_commands_would_be_understood(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_would_be_understood(block: Block) -> None:
     found = list(commands(block.code))
     assert found
     for command in found:
         check(command)
 
 
+@pytest.mark.usefixtures("capsys")
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -133,9 +146,7 @@ def test_commands_would_be_understood(block: Block, capsys: pytest.CaptureFixtur
         ("rm -rf /", "'rm' is not among the programs"),
     ],
 )
-def test_a_command_that_would_fail_is_found(
-    line: str, message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_command_that_would_fail_is_found(line: str, message: str) -> None:
     (command,) = commands(line)
     with pytest.raises(CommandError, match=re.escape(message)):
         check(command)
