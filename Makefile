@@ -13,7 +13,7 @@ ARGS ?=
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint types pytest bench profile clean
+.PHONY: help train test lint types pytest bench profile docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */:/' | \
@@ -41,8 +41,11 @@ bench: $(VENV)/installed-bench  ## measure against the peers: table here, JSON i
 profile: $(VENV)/installed-bench  ## where the time of an update goes, by part
 	@$(PY) -m benchmarks.profile_parts
 
+docs: $(VENV)/installed  ## build the site: docs/_build/html/index.html
+	@$(PY) -m sphinx -q -W --keep-going -n docs docs/_build/html && echo docs/_build/html/index.html
+
 clean:  ## remove the environment and all caches
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The stamp is written last, so an interrupted installation is taken up again.
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -19,6 +19,9 @@ def fast_scoring_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
         device (torch.device): where the critics are.
         dtype (torch.dtype): the precision of their parameters.
 
+    Returns:
+        torch.dtype: bfloat16, or ``dtype`` itself.
+
     Examples:
         >>> import torch
         >>> from mpo_torchrl.precision import fast_scoring_dtype

@@ -65,6 +65,9 @@ class PeriodicUpdate(TargetNetUpdater):
     Keyword Args:
         period (int): calls of :meth:`step` from one copy to the next, at least 1.
 
+    Raises:
+        ValueError: if ``period`` is below 1.
+
     Examples:
         >>> from torchrl.data import Bounded
         >>> from mpo_torchrl import MPOLoss

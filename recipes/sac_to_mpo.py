@@ -42,13 +42,15 @@ class Settings:
 def make_sac(actor: ProbabilisticActor, qvalue: ValueOperator) -> tuple[LossModule, list[str]]:
     """SAC: the loss and the keys that are summed."""
     loss = SACLoss(actor, qvalue, num_qvalue_nets=2)
-    return loss, ["loss_actor", "loss_qvalue", "loss_alpha"]
+    loss_keys = ["loss_actor", "loss_qvalue", "loss_alpha"]
+    return loss, loss_keys
 
 
 def make_mpo(actor: ProbabilisticActor, qvalue: ValueOperator) -> tuple[LossModule, list[str]]:
     """MPO: the same modules, another loss, one more key."""
     loss = MPOLoss(actor, qvalue, num_qvalue_nets=2)
-    return loss, ["loss_actor", "loss_qvalue", "loss_alpha", "loss_temperature"]
+    loss_keys = ["loss_actor", "loss_qvalue", "loss_alpha", "loss_temperature"]
+    return loss, loss_keys
 
 
 def train(settings: Settings) -> float:

@@ -24,7 +24,9 @@ class Critic(nn.Module, ABC):
 
     A part says how outputs are read (:meth:`mean`), what a return looks like as a target
     (:meth:`encode`, :meth:`decode`) and how far predictions are from one (:meth:`loss`). All
-    else follows, the target included, unless the part bootstraps from whole distributions.
+    else follows, the target included, unless the part bootstraps from whole distributions. The
+    minimum over the ensemble is that of `Fujimoto et al. (2018)
+    <https://arxiv.org/abs/1802.09477>`_.
 
     Args:
         network (TensorDictModuleBase or sequence of them): reads the observation and the

@@ -18,6 +18,10 @@ class EnumeratedCritic(ScalarCritic):
 
     .. math:: \ell = \sum_{c=1}^C d\big(Q_c(s)_a,\; y\big), \qquad V_a = \min_c Q_c(s)_a
 
+    with :math:`y` the target and :math:`d` as in :class:`~mpo_torchrl.critic.ScalarCritic`. The
+    minimum over the ensemble is that of `Fujimoto et al. (2018)
+    <https://arxiv.org/abs/1802.09477>`_.
+
     Args:
         network (TensorDictModuleBase or sequence of them): reads the observation, writes the
             value of each action ``[*B, A]``. A sequence is an ensemble.

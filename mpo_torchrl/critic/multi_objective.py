@@ -21,6 +21,9 @@ class MultiObjectiveCritic(ScalarCritic):
     .. math:: \ell = \sum_{c=1}^C \sum_{k=1}^K d\big(Q_{c,k}(s, a),\; y_k\big), \qquad
         V_k = \min_c Q_{c,k}
 
+    From `Abdolmaleki et al. (2020) <https://arxiv.org/abs/2005.07513>`_, a critic for each reward;
+    here they share all layers but the last.
+
     Args:
         network (TensorDictModuleBase or sequence of them): reads the observation and the action,
             writes ``[*B, K]``. A sequence is an ensemble.

@@ -10,11 +10,14 @@ from mpo_torchrl.functional import optimal_temperature
 
 
 class ExactTemperature(Bound):
-    """The temperature η that makes the weights of this very batch spend ``epsilon``.
+    r"""The temperature η that makes the weights of this very batch spend ``epsilon``.
+
+    .. math:: \operatorname{mean}_{*B} \mathrm{KL}(w_{\eta} \,\Vert\, \mathrm{uniform}) = \epsilon
 
     Takes the place of :class:`~mpo_torchrl.dual.Temperature`: nothing is learned, so there is no
     initial value, no learning rate, and no lag when values grow. See
-    :func:`~mpo_torchrl.functional.optimal_temperature`.
+    :func:`~mpo_torchrl.functional.optimal_temperature`; the dual is that of `Abdolmaleki et al.
+    (2018) <https://arxiv.org/abs/1806.06920>`_.
 
     Args:
         epsilon (float): bound on the KL of the E-step averaged over states, nats.

@@ -9,9 +9,13 @@ from mpo_torchrl.functional import alpha_loss, kl_penalty
 
 
 class KLMultiplier(BoundedMultiplier):
-    """The multiplier α of one KL bound of the M-step, or one for each action dimension.
+    r"""The multiplier α of one KL bound of the M-step, or one for each action dimension.
 
-    From `Abdolmaleki et al. (2018) <https://arxiv.org/abs/1812.02256>`_.
+    .. math:: p = \sum_d \alpha_d\, \mathrm{KL}_d, \qquad
+        \ell = \sum_d \alpha_d\, (\epsilon - \mathrm{KL}_d)
+
+    The policy pays :math:`p`, the multiplier is trained on :math:`\ell`; in each the other factor
+    is detached. From `Abdolmaleki et al. (2018) <https://arxiv.org/abs/1812.02256>`_.
 
     Args:
         epsilon (float): bound on the KL (each dimension's, if ``shape`` is ``(A,)``), nats.

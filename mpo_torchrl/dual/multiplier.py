@@ -20,7 +20,7 @@ class LagrangeMultiplier(nn.Module):
     .. math:: \alpha = \mathrm{softplus}(\max(x, -18)) + 10^{-8}
         \qquad\text{or}\qquad \alpha = e^{\max(x, -18)}
 
-    ``x`` is the parameter :attr:`raw`. The floor cuts the value, not the gradient: a
+    ``x`` is the parameter ``raw``. The floor cuts the value, not the gradient: a
     multiplier that hit the floor can rise again, as with Acme, which clips the parameter
     itself. The form with softplus is Acme's, of `Hoffman et al. (2020)
     <https://arxiv.org/abs/2006.00979>`_.

@@ -11,7 +11,10 @@ from mpo_torchrl.functional import out_of_bounds_cost
 
 
 class ActionPenalty(Temperature):
-    """The out-of-bounds cost as a second objective with a temperature of its own.
+    r"""The out-of-bounds cost as a second objective with a temperature of its own.
+
+    .. math:: \ell = \eta_c\, \epsilon_c + \eta_c \log \tfrac1N \sum_n e^{c(a_n) / \eta_c}, \qquad
+        c(a) = -\lVert a - \mathrm{clip}(a, \mathrm{low}, \mathrm{high}) \rVert_2
 
     Its weights are added to those of the critic's values, as in `Abdolmaleki et al. (2020)
     <https://arxiv.org/abs/2005.07513>`_ with two objectives.

@@ -11,7 +11,9 @@ from mpo_torchrl.functional import categorical_temperature_loss, temperature_los
 
 
 class Temperature(BoundedMultiplier):
-    """The temperature η of the E-step, trained so that the weights spend ``epsilon``.
+    r"""The temperature η of the E-step, trained so that the weights spend ``epsilon``.
+
+    .. math:: g(\eta) = \eta\,\epsilon + \eta \log \tfrac1N \sum_n e^{Q_n / \eta}
 
     Called with the values it will weigh; this one ignores them and returns its parameter,
     :class:`~mpo_torchrl.dual.ExactTemperature` solves for the temperature from them. See
@@ -57,9 +59,12 @@ class Temperature(BoundedMultiplier):
 
 
 class CategoricalTemperature(Temperature):
-    """The temperature of an E-step over every action of a discrete space.
+    r"""The temperature of an E-step over every action of a discrete space.
 
-    See :func:`~mpo_torchrl.functional.categorical_temperature_loss` for the formula.
+    .. math:: g(\eta) = \eta\,\epsilon + \eta \log \sum_a \pi(a)\, e^{Q_a / \eta}
+
+    See :func:`~mpo_torchrl.functional.categorical_temperature_loss`. From `Abdolmaleki et al.
+    (2018) <https://arxiv.org/abs/1806.06920>`_.
 
     Args:
         epsilon (float): bound on the KL of the E-step averaged over states, nats.

@@ -15,8 +15,9 @@ class EnumeratedEStep(nn.Module):
 
     .. math:: w_a \propto \pi_0(a \mid s)\, e^{Q(s, a) / \eta}
 
-    See :func:`~mpo_torchrl.functional.categorical_improvement`. What the TensorDict already
-    holds is kept, as with :class:`~mpo_torchrl.e_step.SampledEStep`.
+    See :func:`~mpo_torchrl.functional.categorical_improvement`. From `Abdolmaleki et al. (2018)
+    <https://arxiv.org/abs/1806.06920>`_, where nothing has to be sampled. What the TensorDict
+    already holds is kept, as with :class:`~mpo_torchrl.e_step.SampledEStep`.
 
     Args:
         temperature (CategoricalTemperature): the dual that sets how greedy the weights are.

@@ -115,8 +115,11 @@ def n_step_return(
 def categorical_projection(probs: Tensor, atoms: Tensor, support: Tensor) -> Tensor:
     r"""Moves a categorical distribution onto a fixed support.
 
-    Each atom, clipped to the support, is shared between its two neighbours in proportion to
-    their nearness, which keeps the mean where nothing is clipped. From `Bellemare et al. (2017)
+    .. math:: p'_i = \sum_k p_k \Big[1 - \frac{|\mathrm{clip}(x_k) - z_i|}{\Delta_k}\Big]_0^1
+
+    Each atom :math:`x_k`, clipped to the support, is shared between its two neighbours
+    :math:`z_i`, which are :math:`\Delta_k` apart, in proportion to their nearness, which keeps the
+    mean where nothing is clipped. From `Bellemare et al. (2017)
     <https://arxiv.org/abs/1707.06887>`_, there for evenly spaced atoms; here for any.
 
     Args:
@@ -189,6 +192,8 @@ def two_hot_decode(probs: Tensor, support: Tensor) -> Tensor:
     r"""The mean of a distribution over a support: what :func:`two_hot_encode` was given.
 
     .. math:: x = \sum_k p_k z_k
+
+    From `Schrittwieser et al. (2019) <https://arxiv.org/abs/1911.08265>`_.
 
     Args:
         probs (Tensor): ``[*B, K]``, sums to 1 over ``K``.

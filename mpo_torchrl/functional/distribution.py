@@ -18,6 +18,8 @@ def categorical_cross_entropy(logits: Tensor, probs: Tensor) -> Tensor:
 
     .. math:: -\sum_k p_k \log \mathrm{softmax}_k(f)
 
+    From `Bellemare et al. (2017) <https://arxiv.org/abs/1707.06887>`_, the loss of C51.
+
     Args:
         logits (Tensor): ``[*B, K]``, predicted.
         probs (Tensor): ``[*B, K]`` or what broadcasts to it, the target.
@@ -38,6 +40,9 @@ def mixture_nll(sample: Tensor, logits: Tensor, loc: Tensor, scale: Tensor) -> T
     r"""How unlikely samples are under a mixture of Gaussians.
 
     .. math:: -\log \sum_k \mathrm{softmax}_k(f)\, \mathcal N(y; \mu_k, \sigma_k)
+
+    From `Shahriari et al. (2022) <https://arxiv.org/abs/2204.10256>`_, the loss of a critic that
+    is a mixture of Gaussians.
 
     Args:
         sample (Tensor): ``[*B, S]`` or what broadcasts to it, unit of return.
@@ -65,7 +70,12 @@ def mixture_nll(sample: Tensor, logits: Tensor, loc: Tensor, scale: Tensor) -> T
 
 
 def mixture_sample(logits: Tensor, loc: Tensor, scale: Tensor, num_samples: int) -> Tensor:
-    """Draws from a mixture of Gaussians.
+    r"""Draws from a mixture of Gaussians.
+
+    .. math:: k_s \sim \mathrm{softmax}(f), \qquad y_s = \mu_{k_s} + \sigma_{k_s} z_s, \quad
+        z_s \sim \mathcal N(0, 1)
+
+    The targets of `Shahriari et al. (2022) <https://arxiv.org/abs/2204.10256>`_ are made of such.
 
     Args:
         logits (Tensor): ``[*B, K]``, of the components.

@@ -92,7 +92,8 @@ def nonparametric_kl(weight: Tensor) -> Tensor:
 
     .. math:: \mathrm{KL} = \sum_n w_n \log(N w_n + 10^{-8})
 
-    The offset, which Acme also adds, makes a weight of zero contribute zero.
+    The offset, which Acme also adds, makes a weight of zero contribute zero. What is bounded in
+    `Abdolmaleki et al. (2018) <https://arxiv.org/abs/1806.06920>`_, on samples.
 
     Args:
         weight (Tensor): ``[*B, N]``, sums to 1 over ``N``.
@@ -117,6 +118,9 @@ def effective_sample_size(weight: Tensor) -> Tensor:
     r"""How many of the ``N`` sampled actions still count.
 
     .. math:: \mathrm{ESS} = \Big(\sum_n w_n\Big)^2 \Big/ \sum_n w_n^2
+
+    The common measure of importance weights; see `Martino et al. (2016)
+    <https://arxiv.org/abs/1602.03572>`_.
 
     Args:
         weight (Tensor): ``[*B, N]``, non-negative; the sum does not matter.

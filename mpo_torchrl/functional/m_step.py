@@ -143,6 +143,9 @@ def categorical_nll(weight: Tensor, logits: Tensor) -> Tensor:
 
     .. math:: -\sum_a w_a \log \pi(a)
 
+    From `Abdolmaleki et al. (2018) <https://arxiv.org/abs/1806.06920>`_, the M-step where every
+    action has a weight.
+
     Args:
         weight (Tensor): ``[*B, A]``, the improved policy, 0 where masked.
         logits (Tensor): ``[*B, A]``, of the online policy; ``-inf`` where masked.

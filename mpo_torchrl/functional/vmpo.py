@@ -120,7 +120,7 @@ def vmpo_kl(
         p_i = \frac{k_i \rho_i}{\sum_j k_j \rho_j}
 
     Without importance weights the slope of :func:`vmpo_temperature_loss` is ``epsilon`` minus
-    this.
+    this. What is bounded in `Song et al. (2019) <https://arxiv.org/abs/1909.12238>`_.
 
     Args:
         advantage (Tensor): ``[*M]``, unit of return.

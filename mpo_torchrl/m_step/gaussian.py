@@ -17,6 +17,10 @@ from mpo_torchrl.m_step.fit import Fit, gaussian_readings, per_constraint
 class GaussianMStep(nn.Module):
     r"""Fits a Gaussian, or any bijection of one, to the weighted actions.
 
+    .. math:: -\sum_n w_n \big[\log \mathcal N(a_n; \mu, \sigma_0)
+        + \log \mathcal N(a_n; \mu_0, \sigma)\big], \qquad
+        \mathrm{KL}^\mu \le \epsilon_\mu, \quad \mathrm{KL}^\sigma \le \epsilon_\sigma
+
     The fit is that of :func:`~mpo_torchrl.functional.decoupled_gaussian_nll`, the two
     constraints those of :func:`~mpo_torchrl.functional.decoupled_gaussian_kl`. A squashed
     policy is fitted before its squashing, which is exact: the KL of two squashed Gaussians is

@@ -35,6 +35,9 @@ class GaussianHead(nn.Module):
         init_stddev (float): stddev at an output of zero, as a fraction of ``half_range``.
         min_stddev (float): least stddev :math:`\sigma_{\min}`, as a fraction of ``half_range``.
 
+    Raises:
+        ValueError: unless ``init_stddev > min_stddev > 0``.
+
     Examples:
         >>> import torch
         >>> from mpo_torchrl.modules import GaussianHead

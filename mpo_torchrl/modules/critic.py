@@ -170,6 +170,9 @@ def make_value_network(
         in_key (NestedKey): where the observation is.
         out_key (NestedKey): where the value goes, ``[*B, 1]``.
 
+    Returns:
+        ValueOperator: writes ``[*B, 1]``, unit of return.
+
     Examples:
         >>> import torch
         >>> from mpo_torchrl.modules import make_value_network

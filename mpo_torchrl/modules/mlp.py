@@ -30,6 +30,9 @@ def make_mlp(
     Keyword Args:
         layer_norm (bool): normalise the first layer.
 
+    Returns:
+        nn.Sequential: ``[*B, in_features]`` to ``[*B, out_features]``.
+
     Raises:
         ValueError: if there is no hidden layer.
 

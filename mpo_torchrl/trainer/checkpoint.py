@@ -41,8 +41,21 @@ def save_checkpoint(
         **components: a collector, a replay buffer, or any object with ``state_dict`` and
             ``load_state_dict``, by name.
 
+    Returns:
+        Path: the file.
+
     Raises:
         CheckpointError: if it cannot be written; what was there before is untouched.
+
+    Examples:
+        >>> import tempfile
+        >>> import torch
+        >>> from mpo_torchrl.trainer import load_checkpoint, read_config, save_checkpoint
+        >>> network, path = torch.nn.Linear(2, 1), Path(tempfile.mkdtemp(), "network.zip")
+        >>> _ = save_checkpoint(path, MPOConfig(seed=7), {"env_steps": 10}, network=network)
+
+        >>> path.is_file()
+        True
     """
     path = Path(path).expanduser()
     unfinished = path.with_name(f".{path.name}.unfinished")
@@ -71,6 +84,19 @@ def load_checkpoint(path: str | Path, **components: Any) -> dict[str, int]:
     Raises:
         CheckpointError: if the file is missing, damaged, no checkpoint, of other dimensions, or
             holds anything but tensors and plain values.
+
+    Examples:
+        >>> import tempfile
+        >>> import torch
+        >>> from mpo_torchrl.trainer import load_checkpoint, read_config, save_checkpoint
+        >>> network, path = torch.nn.Linear(2, 1), Path(tempfile.mkdtemp(), "network.zip")
+        >>> _ = save_checkpoint(path, MPOConfig(seed=7), {"env_steps": 10}, network=network)
+
+        >>> other = torch.nn.Linear(2, 1)
+        >>> load_checkpoint(path, network=other)
+        {'env_steps': 10}
+        >>> bool((other.weight == network.weight).all())
+        True
     """
     counters = read_metadata(path)["counters"]
     try:
@@ -106,13 +132,36 @@ def save_learner(
         learner (mapping): the components by name, each with ``state_dict`` and
             ``load_state_dict``: ``loss``, ``optimizer``, and what else the policy needs.
         best (bool): whether it is the best so far.
+
+    Raises:
+        CheckpointError: if a file cannot be written; what was there before is untouched.
+
+    Examples:
+        >>> import tempfile
+        >>> import torch
+        >>> folder, learner = Path(tempfile.mkdtemp()), {"loss": torch.nn.Linear(2, 1)}
+        >>> save_learner(folder, MPOConfig(), Progress(), learner, best=True)
+        >>> sorted(path.name for path in folder.iterdir())
+        ['best.zip', 'checkpoint.zip']
     """
     for name in (CHECKPOINT, *([BEST] if best else [])):
         save_checkpoint(Path(run_dir) / name, config, progress.counters, **learner)
 
 
 def last_good(run_dir: str | Path) -> str:
-    """Where the last good state is, in one sentence, for the error that stops a run."""
+    """Where the last good state is, in one sentence, for the error that stops a run.
+
+    Args:
+        run_dir (str or Path): the run's folder.
+
+    Returns:
+        str: the sentence.
+
+    Examples:
+        >>> import tempfile
+        >>> last_good(tempfile.mkdtemp())
+        'No state was saved.'
+    """
     path = Path(run_dir) / CHECKPOINT
     return f"The last good state is in {path}." if path.is_file() else "No state was saved."
 
@@ -120,8 +169,25 @@ def last_good(run_dir: str | Path) -> str:
 def read_config(path: str | Path, config_class: Any = MPOConfig) -> Any:
     """The settings of the run that wrote the checkpoint, of the class that it was run with.
 
+    Args:
+        path (str or Path): the file.
+        config_class (type): the settings of the recipe that wrote it.
+
+    Returns:
+        MPOConfig: or what ``config_class`` is.
+
     Raises:
         CheckpointError: if the file is missing, damaged or no checkpoint of this library.
+
+    Examples:
+        >>> import tempfile
+        >>> import torch
+        >>> from mpo_torchrl.trainer import load_checkpoint, read_config, save_checkpoint
+        >>> network, path = torch.nn.Linear(2, 1), Path(tempfile.mkdtemp(), "network.zip")
+        >>> _ = save_checkpoint(path, MPOConfig(seed=7), {"env_steps": 10}, network=network)
+
+        >>> read_config(path).seed
+        7
     """
     try:
         return config_class.from_mapping(read_metadata(path)["config"])

@@ -22,7 +22,16 @@ from mpo_torchrl.trainer.sequences import TRAJECTORY, make_sequence_buffer
 
 
 class NonFiniteError(ValueError):
-    """A NaN or an infinity where learning needs a number."""
+    """A NaN or an infinity where learning needs a number.
+
+    Examples:
+        >>> from tensordict import TensorDict
+        >>> from mpo_torchrl.trainer import total_loss
+        >>> total_loss(TensorDict(loss_actor=torch.tensor(float("nan"))))
+        Traceback (most recent call last):
+        ...
+        mpo_torchrl.trainer.collection.NonFiniteError: the loss is not finite: {'loss_actor': nan}.
+    """
 
 
 def make_collector(
@@ -40,6 +49,29 @@ def make_collector(
     that reads it counts the steps.
 
     Where learning is from sequences, each step knows its episode and how likely its action was.
+
+    Args:
+        env (EnvBase): what is stepped, on the CPU.
+        actor (ProbabilisticActor): shares its parameters with the policy that acts.
+        config (RunConfig): steps of a batch, random steps, and the device of the policy.
+        normalizer (nn.Module, optional): what observations pass before the policy sees them.
+
+    Keyword Args:
+        random_steps (int, optional): uniformly random steps at first; those of the settings by
+            default.
+
+    Returns:
+        Collector: TorchRL's; ``update_policy_weights_`` after each round of updates.
+
+    Examples:
+        >>> from mpo_torchrl.trainer import MPOConfig, make_loss, make_training_env
+        >>> config = MPOConfig(env="Pendulum-v1", hidden=16)
+        >>> env = make_training_env(config)
+        >>> actor, _ = make_loss(env, config)
+        >>> collector = make_collector(env, actor, config)
+        >>> next(iter(collector)).shape
+        torch.Size([10])
+        >>> collector.shutdown()
     """
     random_steps = config.random_steps if random_steps is None else random_steps
     policy: TensorDictModuleBase = SamplingPolicy(actor, normalizer)
@@ -74,7 +106,24 @@ def make_replay_buffer(
     Environments keep a dimension of their own: in a flat buffer the rewards of an n-step return
     would run on from the end of one environment into the start of the next.
 
-    There is room for ``size`` transitions, by default ``buffer_size``.
+    Args:
+        config (MPOConfig): size, batch size, n-step returns, scale of the rewards.
+        normalizer (nn.Module, optional): an :class:`~mpo_torchrl.trainer.ObservationNormalizer`
+            learns from what comes in and is applied to what is sampled.
+
+    Keyword Args:
+        size (int, optional): room for so many transitions; by default ``buffer_size``.
+
+    Returns:
+        ReplayBuffer: TorchRL's, empty.
+
+    Examples:
+        >>> from mpo_torchrl.trainer import MPOConfig, make_training_env
+        >>> config = MPOConfig(env="Pendulum-v1", batch_size=4)
+        >>> buffer = make_replay_buffer(config)
+        >>> _ = buffer.extend(make_training_env(config).rollout(10))
+        >>> len(buffer), buffer.sample().shape
+        (10, torch.Size([4]))
     """
     if config.sequence_length > 1:
         buffer: ReplayBuffer = make_sequence_buffer(config)
@@ -111,6 +160,16 @@ class NStepReturns(MultiStepTransform):
     Args:
         n_steps (int): number of rewards, at least 1.
         gamma (float): the discount.
+
+    Examples:
+        >>> from mpo_torchrl.trainer import MPOConfig, make_replay_buffer, make_training_env
+        >>> config = MPOConfig(env="Pendulum-v1", n_step=3, batch_size=4)
+        >>> buffer = make_replay_buffer(config)  # with NStepReturns(3, 0.99)
+        >>> _ = buffer.extend(make_training_env(config).rollout(10))
+        >>> len(buffer)  # the last three wait for their future
+        7
+        >>> buffer.sample()["steps_to_next_obs"].flatten()
+        tensor([3, 3, 3, 3])
     """
 
     _buffer: TensorDictBase | None
@@ -166,6 +225,14 @@ def transitions(
 
     Raises:
         NonFiniteError: on a NaN or an infinity; the step and the key are named.
+
+    Examples:
+        >>> from mpo_torchrl.trainer import make_env
+        >>> batch = make_env("Pendulum-v1").rollout(10)
+        >>> keys = ["observation", "action", ("next", "reward")]
+        >>> data = transitions(batch, keys, env_steps=95, limit=100)
+        >>> data.shape, sorted(data.keys())
+        (torch.Size([5]), ['action', 'next', 'observation'])
     """
     num_envs = batch.shape[:-1].numel()
     steps = -(-(limit - env_steps) // num_envs)
@@ -188,6 +255,17 @@ def finished_returns(batch: TensorDictBase) -> Tensor:
     """Returns ``[E]`` of the ``E`` episodes that ended inside a collected batch.
 
     Of several rewards, their sum.
+
+    Args:
+        batch (TensorDictBase): ``[T]`` or ``[num_envs, T]``, as collected.
+
+    Returns:
+        Tensor: ``[E]``, undiscounted.
+
+    Examples:
+        >>> from mpo_torchrl.trainer import make_env
+        >>> finished_returns(make_env("Pendulum-v1").rollout(200)).shape
+        torch.Size([1])
     """
     ended = batch.get(("next", "done")).squeeze(-1)
     return batch.get(("next", "episode_reward"))[ended].sum(-1)

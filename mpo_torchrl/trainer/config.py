@@ -19,7 +19,14 @@ from mpo_torchrl.dual import ObjectiveTemperatures
 
 
 class SettingError(ValueError):
-    """A setting that is unknown or impossible, in one sentence."""
+    """A setting that is unknown or impossible, in one sentence.
+
+    Examples:
+        >>> MPOConfig.from_mapping({"sed": 1})
+        Traceback (most recent call last):
+        ...
+        mpo_torchrl.trainer.config.SettingError: 'sed' is not a setting; the nearest one is 'seed'.
+    """
 
 
 # Annotation -> type and words. A bool is no number here, although Python counts with it.
@@ -461,7 +468,7 @@ class MPOConfig(RunConfig):
 
     @property
     def waiting_steps(self) -> int:
-        """Collected steps that are not in the replay buffer yet: their n-step returns are open."""
+        """Collected steps whose n-step returns are open, so that replay does not have them yet."""
         return self.n_step * self.num_envs if self.n_step > 1 else 0
 
 

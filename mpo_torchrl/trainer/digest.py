@@ -20,6 +20,9 @@ def state_sha256(**components: Any) -> str:
     Args:
         **components: objects with ``state_dict``, by name.
 
+    Returns:
+        str: 64 hexadecimal digits.
+
     Examples:
         >>> one, other = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
         >>> state_sha256(loss=one) == state_sha256(loss=other)

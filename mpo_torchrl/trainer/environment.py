@@ -104,7 +104,22 @@ def make_primer(recurrent: str, state_size: int) -> TensorDictPrimer:
 
 
 def make_training_env(config: RunConfig) -> EnvBase:
-    """The environments that a run collects from: ``num_envs`` of them, stepped together."""
+    """The environments that a run collects from: ``num_envs`` of them, stepped together.
+
+    Args:
+        config (RunConfig): which environment, how many, and how they are stepped.
+
+    Returns:
+        EnvBase: as :func:`~mpo_torchrl.trainer.make_env` makes it.
+
+    Raises:
+        SettingError: as :func:`~mpo_torchrl.trainer.make_env`.
+
+    Examples:
+        >>> from mpo_torchrl.trainer import MPOConfig
+        >>> make_training_env(MPOConfig(env="Pendulum-v1", num_envs=2)).batch_size
+        torch.Size([2])
+    """
     return make_env(
         config.env,
         num_envs=config.num_envs,

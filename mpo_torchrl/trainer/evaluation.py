@@ -30,7 +30,18 @@ EVALUATION_SEED = 1_000_000
 
 
 def make_evaluation_env(config: RunConfig) -> EnvBase:
-    """One environment for each episode of an evaluation, stepped together."""
+    """One environment for each episode of an evaluation, stepped together.
+
+    Args:
+        config (RunConfig): which environment, and ``eval_episodes``, ``K``.
+
+    Returns:
+        EnvBase: ``[K]``; random states of the training are as they were.
+
+    Examples:
+        >>> make_evaluation_env(MPOConfig(env="Pendulum-v1", eval_episodes=3)).batch_size
+        torch.Size([3])
+    """
     with keep_random_state():
         make_one = partial(make_env, config.env, **env_settings(config))
         return SerialEnv(config.eval_episodes, make_one)
@@ -46,6 +57,17 @@ def evaluate(env: EnvBase, policy: TensorDictModuleBase, seed: int = EVALUATION_
         policy (TensorDictModuleBase): what to play, e.g. a
             :class:`~mpo_torchrl.trainer.MeanPolicy`.
         seed (int): fixes the states that episodes start from.
+
+    Returns:
+        Tensor: ``[K]``, unit of reward; an episode counts for at most 10,000 steps.
+
+    Examples:
+        >>> from mpo_torchrl.trainer import MeanPolicy, make_loss
+        >>> config = MPOConfig(env="Pendulum-v1", hidden=16, eval_episodes=2)
+        >>> env = make_evaluation_env(config)
+        >>> actor, _ = make_loss(env, config)
+        >>> evaluate(env, MeanPolicy(actor)).shape
+        torch.Size([2])
     """
     with keep_random_state(), torch.no_grad():
         seed_everything(seed)

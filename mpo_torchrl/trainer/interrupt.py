@@ -27,6 +27,15 @@ def stop_request() -> Iterator[StopRequest]:
     """Turn Ctrl-C and SIGTERM into a :class:`StopRequest` for the loop inside to read.
 
     Python lets the main thread alone handle signals; in another one the request never comes.
+
+    Yields:
+        StopRequest: ``received`` once a signal came; the second one interrupts at once.
+
+    Examples:
+        >>> with stop_request() as stop:
+        ...     signal.raise_signal(signal.SIGINT)
+        ...     stop.received
+        True
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

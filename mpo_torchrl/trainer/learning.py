@@ -36,7 +36,24 @@ from mpo_torchrl.trainer.offline_config import OfflineConfig
 
 
 def make_loss(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, ImprovementLoss]:
-    """Actor and loss for an environment; the loss owns actor, critics, targets and duals."""
+    """Actor and loss for an environment; the loss owns actor, critics, targets and duals.
+
+    Args:
+        env (EnvBase): gives the sizes of observations and actions.
+        config (MPOConfig): the settings of networks and loss.
+
+    Returns:
+        tuple[ProbabilisticActor, ImprovementLoss]: an :class:`~mpo_torchrl.MPOLoss`, or with
+        ``policy=categorical`` a :class:`~mpo_torchrl.DiscreteMPOLoss`, on the settings' device.
+
+    Examples:
+        >>> from mpo_torchrl.trainer import MPOConfig, make_loss, make_training_env
+        >>> config = MPOConfig(env="Pendulum-v1", hidden=16)
+
+        >>> actor, loss = make_loss(make_training_env(config), config)
+        >>> loss.actor_network is actor, loss.num_qvalue_nets
+        (True, 2)
+    """
     make = _make_discrete if config.policy == "categorical" else _make_continuous
     actor, loss = make(env, config)
     if config.value_estimator == "td0":
@@ -152,6 +169,21 @@ def make_optimizer(loss: ActorLoss, config: RunConfig) -> torch.optim.Adam:
 
     With ``critic_lr`` or ``max_grad_norm`` actor and critics are two groups, each clipped on its
     own before a step; the gradients of the duals are never clipped.
+
+    Args:
+        loss (ActorLoss): what is trained.
+        config (RunConfig): the learning rates, and the norm that gradients are clipped to.
+
+    Returns:
+        torch.optim.Adam: the duals are its last group.
+
+    Examples:
+        >>> from mpo_torchrl.trainer import MPOConfig, make_loss, make_training_env
+        >>> config = MPOConfig(env="Pendulum-v1", hidden=16)
+
+        >>> _, loss = make_loss(make_training_env(config), config)
+        >>> [group["lr"] for group in make_optimizer(loss, config).param_groups]
+        [0.0003, 0.01]
     """
     groups = [{"params": loss.network_parameters(), "lr": config.learning_rate}]
     if config.critic_lr or config.max_grad_norm:
@@ -178,6 +210,20 @@ def make_target_updater(loss: LossModule, config: MPOConfig) -> FusedSoftUpdate 
     """Moves every target towards its network; call ``step()`` after each update.
 
     By a share of ``tau`` each time, or with ``target_period`` all the way once in a while.
+
+    Args:
+        loss (LossModule): the loss whose targets follow its networks.
+        config (MPOConfig): ``tau``, or ``target_period``.
+
+    Returns:
+        FusedSoftUpdate or PeriodicUpdate: with a ``state_dict``, so that a run can be continued.
+
+    Examples:
+        >>> from mpo_torchrl.trainer import MPOConfig, make_loss, make_training_env
+        >>> config = MPOConfig(env="Pendulum-v1", hidden=16)
+
+        >>> _, loss = make_loss(make_training_env(config), config)
+        >>> make_target_updater(loss, config).step()
     """
     if config.target_period:
         return PeriodicUpdate(loss, period=config.target_period)
@@ -187,8 +233,19 @@ def make_target_updater(loss: LossModule, config: MPOConfig) -> FusedSoftUpdate 
 def total_loss(losses: TensorDictBase) -> Tensor:
     """The scalar to differentiate: the sum of every key that starts with ``loss``.
 
+    Args:
+        losses (TensorDictBase): output of a loss.
+
+    Returns:
+        Tensor: ``[]``.
+
     Raises:
         NonFiniteError: if it is no number. Parameters are still those of the update before.
+
+    Examples:
+        >>> from tensordict import TensorDict
+        >>> total_loss(TensorDict(loss_actor=torch.tensor(1.0), loss_alpha=torch.tensor(2.0)))
+        tensor(3.)
     """
     parts = {key: value for key, value in losses.items() if key.startswith("loss")}
     total = torch.stack(list(parts.values())).sum()
@@ -200,12 +257,47 @@ def total_loss(losses: TensorDictBase) -> Tensor:
 
 @torch.no_grad()
 def diagnose(loss: LossModule, batch: TensorDictBase) -> dict[str, float]:
-    """What the loss says of a batch: its parts and the diagnostics, as numbers."""
+    """What the loss says of a batch: its parts and the diagnostics, as numbers.
+
+    Args:
+        loss (LossModule): a loss of the family.
+        batch (TensorDictBase): transitions, ``[*B]``.
+
+    Returns:
+        dict: a number for each of the loss's ``out_keys``.
+
+    Examples:
+        >>> from mpo_torchrl.trainer import MPOConfig, make_loss, make_training_env
+        >>> config = MPOConfig(env="Pendulum-v1", hidden=16)
+
+        >>> env = make_training_env(config)
+        >>> _, loss = make_loss(env, config)
+        >>> round(diagnose(loss, env.rollout(8))["temperature"], 3)
+        1.0
+    """
     return {key: value.item() for key, value in loss(batch).items()}
 
 
 def is_finite(loss: LossModule) -> bool:
-    """Whether every network, target and dual is free of NaN and infinity."""
+    """Whether every network, target and dual is free of NaN and infinity.
+
+    Args:
+        loss (LossModule): the loss that owns them.
+
+    Returns:
+        bool: false if there is any.
+
+    Examples:
+        >>> from mpo_torchrl.trainer import MPOConfig, make_loss, make_training_env
+        >>> config = MPOConfig(env="Pendulum-v1", hidden=16)
+
+        >>> _, loss = make_loss(make_training_env(config), config)
+        >>> is_finite(loss)
+        True
+        >>> _ = next(loss.parameters()).data.fill_(float("nan"))
+        >>> is_finite(loss)
+        False
+    """
     return all(
         bool(value.isfinite().all())
         for value in loss.state_dict().values()

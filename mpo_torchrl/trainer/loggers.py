@@ -34,6 +34,15 @@ def make_logger(config: RunConfig, run_dir: str | Path) -> TableLogger:
     Raises:
         SettingError: if there is no folder; when opened, if a package is missing or the logger
             refuses.
+
+    Examples:
+        >>> import tempfile
+        >>> from mpo_torchrl.trainer import MPOConfig
+        >>> folder = tempfile.mkdtemp()
+        >>> logger = make_logger(MPOConfig(), folder)
+        >>> _ = logger.log_metrics({"eval_return_mean": -150.0}, step=2000)
+        >>> Path(folder, "progress.csv").read_text().split()
+        ['env_steps,eval_return_mean', '2000,-150.0']
     """
     if not str(run_dir):
         raise SettingError(f"logger {config.logger!r} needs a folder for its files: set run_dir.")

@@ -15,6 +15,22 @@ def make_normalizer(env: EnvBase, loss: LossModule, config: MPOConfig) -> nn.Mod
     """What stands between observations and networks: a normalizer, or nothing at all.
 
     It becomes a part of the loss, as ``loss.normalizer``: whoever saves one saves the other.
+
+    Args:
+        env (EnvBase): gives the size of an observation.
+        loss (LossModule): it becomes a part of it.
+        config (MPOConfig): ``normalize_observation``.
+
+    Returns:
+        nn.Module: an :class:`ObservationNormalizer`, or the identity.
+
+    Examples:
+        >>> from mpo_torchrl.trainer import MPOConfig, make_loss, make_training_env
+        >>> config = MPOConfig(env="Pendulum-v1", hidden=16, normalize_observation=True)
+        >>> env = make_training_env(config)
+        >>> _, loss = make_loss(env, config)
+        >>> make_normalizer(env, loss, config)
+        ObservationNormalizer()
     """
     size = env.observation_spec["observation"].shape[-1]
     normalizer = ObservationNormalizer(size) if config.normalize_observation else nn.Identity()

@@ -20,7 +20,21 @@ from mpo_torchrl.trainer.vmpo_config import VMPOConfig
 
 
 def choose_policy(config: VMPOConfig) -> VMPOConfig:
-    """The settings with ``policy=auto`` replaced by what the environment's actions ask for."""
+    """The settings with ``policy=auto`` replaced by what the environment's actions ask for.
+
+    Args:
+        config (VMPOConfig): the settings.
+
+    Returns:
+        VMPOConfig: with ``policy`` ``categorical`` or ``gaussian``, unless it was chosen already.
+
+    Examples:
+        >>> from mpo_torchrl.trainer import VMPOConfig, choose_policy, make_training_env
+        >>> config = choose_policy(VMPOConfig(env="CartPole-v1", hidden=16))
+
+        >>> config.policy
+        'categorical'
+    """
     if config.policy != "auto":
         return config
     try:
@@ -33,7 +47,23 @@ def choose_policy(config: VMPOConfig) -> VMPOConfig:
 
 
 def make_vmpo_loss(env: EnvBase, config: VMPOConfig) -> tuple[ProbabilisticActor, VMPOLoss]:
-    """Actor and loss for an environment; the loss owns actor, critic, target and duals."""
+    """Actor and loss for an environment; the loss owns actor, critic, target and duals.
+
+    Args:
+        env (EnvBase): gives the sizes of observations and actions.
+        config (VMPOConfig): the settings of networks and loss; ``policy`` is not ``auto``.
+
+    Returns:
+        tuple[ProbabilisticActor, VMPOLoss]: on the device of the settings, with GAE as estimator.
+
+    Examples:
+        >>> from mpo_torchrl.trainer import VMPOConfig, choose_policy, make_training_env
+        >>> config = choose_policy(VMPOConfig(env="CartPole-v1", hidden=16))
+
+        >>> actor, loss = make_vmpo_loss(make_training_env(config), config)
+        >>> loss.actor_network is actor
+        True
+    """
     observation_size = env.observation_spec["observation"].shape[-1]
     action_spec = env.action_spec_unbatched
     actor_cells = config.actor_cells or [config.hidden] * 2
@@ -80,6 +110,19 @@ def minibatches(steps: TensorDictBase, size: int) -> tuple[TensorDictBase, ...]:
 
     TorchRL's SamplerWithoutReplacement draws the order of the next pass before it is asked for; a
     run that continues could not know it.
+
+    Args:
+        steps (TensorDictBase): ``[num_steps]``.
+        size (int): steps of each batch but, if it does not divide them, the last.
+
+    Returns:
+        tuple[TensorDictBase, ...]: ``[size]`` each.
+
+    Examples:
+        >>> from tensordict import TensorDict
+        >>> steps = TensorDict(reward=torch.zeros(10, 1), batch_size=10)
+        >>> [len(batch) for batch in minibatches(steps, size=5)]
+        [5, 5]
     """
     order = torch.randperm(len(steps))
     return steps[order.to(steps.device)].split(size)
@@ -87,7 +130,25 @@ def minibatches(steps: TensorDictBase, size: int) -> tuple[TensorDictBase, ...]:
 
 @torch.no_grad()
 def add_advantages(loss: VMPOLoss, data: TensorDictBase) -> TensorDictBase:
-    """Steps ``[T]`` or ``[num_envs, T]`` with advantages and value targets, as ``[num_steps]``."""
+    """Steps ``[T]`` or ``[num_envs, T]`` with advantages and value targets, as ``[num_steps]``.
+
+    Args:
+        loss (VMPOLoss): its value estimator and critic.
+        data (TensorDictBase): ``[T]`` or ``[num_envs, T]``, in the order of time.
+
+    Returns:
+        TensorDictBase: ``[num_steps]``, with ``"advantage"`` and ``"value_target"``.
+
+    Examples:
+        >>> from mpo_torchrl.trainer import VMPOConfig, choose_policy, make_training_env
+        >>> config = choose_policy(VMPOConfig(env="CartPole-v1", hidden=16))
+
+        >>> env = make_training_env(config)
+        >>> _, loss = make_vmpo_loss(env, config)
+        >>> steps = add_advantages(loss, env.rollout(5, break_when_any_done=False))
+        >>> steps.shape, steps["advantage"].shape
+        (torch.Size([40]), torch.Size([40, 1]))
+    """
     data = loss.value_estimator(
         data,
         params=loss.critic_network_params.detach(),

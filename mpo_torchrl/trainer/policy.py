@@ -24,6 +24,12 @@ class SamplingPolicy(TensorDictModuleBase):
     Args:
         actor (ProbabilisticActor): from :func:`~mpo_torchrl.modules.make_actor`.
         normalizer (nn.Module, optional): what observations pass first.
+
+    Examples:
+        >>> from mpo_torchrl.modules import make_actor
+        >>> policy = SamplingPolicy(make_actor(3, Bounded(-2.0, 2.0, (1,))))
+        >>> policy(TensorDict(observation=torch.zeros(5, 3), batch_size=5))["action"].shape
+        torch.Size([5, 1])
     """
 
     in_keys = ["observation"]

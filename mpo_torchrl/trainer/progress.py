@@ -19,6 +19,14 @@ class Progress:
 
     Args:
         objectives (sequence of str): the names of several rewards; none for one.
+        env_steps (int): environment steps so far.
+        updates (int): optimizer steps so far.
+        returns (list of float): of the episodes of the last evaluation.
+        objective_means (dict): of the last evaluation, the mean return of each of several rewards.
+        evaluated_at (int): the environment steps at which it was; -1 before the first.
+        best_return (float): the highest mean of an evaluation.
+        seconds (float): of training, until the clock was started last.
+        started (float, optional): when that was; ``None`` while it stands still.
 
     Examples:
         >>> import torch

@@ -21,7 +21,20 @@ OBJECTIVE = "eval_return_mean_"
 
 
 def make_run_dir(config: RunConfig) -> Path:
-    """The run's folder, made: ``run_dir``, or ``runs/<env>-<seed>-<time>`` where that is empty."""
+    """The run's folder, made: ``run_dir``, or ``runs/<env>-<seed>-<time>`` where that is empty.
+
+    Args:
+        config (RunConfig): the run's settings.
+
+    Returns:
+        Path: the folder; it may have been there before.
+
+    Examples:
+        >>> import tempfile
+        >>> from mpo_torchrl.trainer import MPOConfig
+        >>> make_run_dir(MPOConfig(run_dir=f"{tempfile.mkdtemp()}/cheetah")).name
+        'cheetah'
+    """
     name = f"{config.env}-{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}".replace("/", "-")
     folder = Path(config.run_dir).expanduser() if config.run_dir else Path("runs") / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -29,7 +42,22 @@ def make_run_dir(config: RunConfig) -> Path:
 
 
 def due(every: int, env_steps: int, batch: TensorDictBase) -> bool:
-    """Whether a multiple of ``every`` was reached with the last batch of environment steps."""
+    """Whether a multiple of ``every`` was reached with the last batch of environment steps.
+
+    Args:
+        every (int): environment steps from one time to the next.
+        env_steps (int): steps so far, the batch included.
+        batch (TensorDictBase): the last batch, each entry a step.
+
+    Returns:
+        bool: whether it is time again.
+
+    Examples:
+        >>> from tensordict import TensorDict
+        >>> batch = TensorDict(batch_size=10)
+        >>> due(100, env_steps=90, batch=batch), due(100, env_steps=105, batch=batch)
+        (False, True)
+    """
     return env_steps % every < batch.numel()
 
 
@@ -49,6 +77,17 @@ def progress_row(progress: Progress, losses: TensorDictBase | None) -> dict[str,
     Args:
         progress (Progress): counters, time and the returns of the evaluation.
         losses (TensorDictBase, optional): output of the loss, if there was an update already.
+
+    Returns:
+        dict: the columns of ``progress.csv`` but for ``env_steps``.
+
+    Examples:
+        >>> from mpo_torchrl.trainer import Progress
+        >>> progress = Progress()
+        >>> _ = progress.note(torch.tensor([1.0, 3.0]))
+        >>> row = progress_row(progress, losses=None)
+        >>> row["eval_return_mean"], row["eval_return_stddev"]
+        (2.0, 1.0)
     """
     return {
         "updates": progress.updates,
@@ -59,7 +98,20 @@ def progress_row(progress: Progress, losses: TensorDictBase | None) -> dict[str,
 
 
 def progress_line(env_steps: int, row: Mapping[str, float]) -> str:
-    """One line of a run's output: an evaluation in words."""
+    """One line of a run's output: an evaluation in words.
+
+    Args:
+        env_steps (int): steps so far.
+        row (mapping): from :func:`progress_row`.
+
+    Returns:
+        str: steps, mean and stddev of the returns, and three diagnostics if they are there.
+
+    Examples:
+        >>> row = {"eval_return_mean": -150.0, "eval_return_stddev": 70.0, "temperature": 2.5}
+        >>> progress_line(8000, row)
+        '    8,000 steps  return   -150.00 +- 70.00  temperature 2.5'
+    """
     mean, stddev = row["eval_return_mean"], row["eval_return_stddev"]
     details = "".join(
         f"  {key.removeprefix(OBJECTIVE)} {row[key]:.2f}" for key in row if OBJECTIVE in key
@@ -78,8 +130,23 @@ def final_metrics(
     Args:
         config (RunConfig): the run's settings.
         progress (Progress): counters, time and the returns of the last evaluation.
+
+    Keyword Args:
         state_sha256 (str): digest of networks, targets, duals and optimizer.
         diagnostics (mapping): what the loss said of a batch after the last update.
+
+    Returns:
+        dict: plain values.
+
+    Examples:
+        >>> from mpo_torchrl.trainer import MPOConfig, Progress
+        >>> progress = Progress()
+        >>> _ = progress.note(torch.tensor([1.0, 3.0]))
+        >>> metrics = final_metrics(
+        ...     MPOConfig(seed=7), progress, state_sha256="", diagnostics={"kl_mean": 0.01}
+        ... )
+        >>> metrics["mean_reward"], metrics["seed"], metrics["kl_mean"]
+        (2.0, 7, 0.01)
     """
     figures = return_figures(progress)
     return {
@@ -97,7 +164,19 @@ def final_metrics(
 
 
 def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
-    """Write ``metrics`` as JSON in one step; a number that JSON lacks becomes ``null``."""
+    """Write ``metrics`` as JSON in one step; a number that JSON lacks becomes ``null``.
+
+    Args:
+        path (Path): the file.
+        metrics (mapping): what JSON can hold.
+
+    Examples:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "metrics.json")
+        >>> write_metrics(path, {"mean_reward": 1.5, "loss_actor": float("nan")})
+        >>> json.loads(path.read_text())
+        {'mean_reward': 1.5, 'loss_actor': None}
+    """
     plain = {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in metrics.items()

@@ -55,6 +55,20 @@ class RunStates:
         progress (Progress): the run's counters.
         **components: everything that changes as the run goes on: a collector, a replay buffer and
             objects with ``state_dict`` and ``load_state_dict``, by name. Random states are added.
+
+    Examples:
+        >>> import tempfile
+        >>> import torch
+        >>> from mpo_torchrl.trainer import MPOConfig, Progress
+        >>> folder, network = Path(tempfile.mkdtemp()), torch.nn.Linear(2, 1)
+        >>> progress = Progress()
+        >>> states = RunStates(folder, MPOConfig(), progress, network=network)
+        >>> states.restore() is None  # nothing there yet: the run starts afresh
+        True
+        >>> progress.env_steps = 100
+        >>> states.save()
+        >>> RunStates(folder, MPOConfig(), Progress(), network=network).restore().name
+        'checkpoint-000000000100'
     """
 
     def __init__(

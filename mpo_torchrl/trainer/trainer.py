@@ -59,7 +59,7 @@ from mpo_torchrl.trainer.table_logger import TableLogger
 
 
 class MPOTrainer(Trainer):
-    """Collects, learns and evaluates; :meth:`from_env` builds every part from settings.
+    """Collects, learns and evaluates; ``from_env`` builds every part from settings.
 
     The same settings and seed give the same parameters, bit for bit, as ``recipes/mpo.py``. With
     ``run_dir`` set, the folder receives ``settings.json``, ``progress.csv``, ``checkpoint.zip``,
@@ -189,7 +189,7 @@ class MPOTrainer(Trainer):
 
     @cached_property
     def policy(self) -> MeanPolicy:
-        """The policy for use: an observation, or a TensorDict with one, gives the mean action."""
+        """The policy for use; an observation, or a TensorDict with one, gives the mean action."""
         return MeanPolicy(self.loss_module.actor_network, self._normalizer)
 
     @property
@@ -208,7 +208,7 @@ class MPOTrainer(Trainer):
 
     @property
     def learner(self) -> dict[str, Any]:
-        """What is learned: the components of ``checkpoint.zip``, by name."""
+        """What is learned, the components of ``checkpoint.zip`` by name."""
         return {"loss": self.loss_module, "optimizer": self.optimizer}
 
     @property
