@@ -16,6 +16,7 @@ import gymnasium
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tensordict import TensorDict
 from torch import Tensor
 from torchrl.envs import EnvBase
 
