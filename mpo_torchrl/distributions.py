@@ -23,6 +23,12 @@ class GaussianBase(NamedTuple):
             sample = transform(sample)
         return sample
 
+    def unsquash(self, action: Tensor) -> Tensor:
+        """The samples that are squashed to these actions, sample dimension first."""
+        for transform in reversed(self.transforms):
+            action = transform.inv(action)
+        return action
+
 
 def gaussian_base(dist: d.Distribution | GaussianBase) -> GaussianBase | None:
     """Finds the diagonal Gaussian under ``dist``; ``None`` if there is none.

@@ -27,9 +27,14 @@ class ParameterSets:
     Args:
         params (TensorDictBase): ``[C]`` stacked parameters, or ``[]`` for a single set.
         frozen (collection of NestedKey): parameters that are not to be trained from here.
+        role (str): what the sets are for, e.g. ``"target_actor_network"``: recurrent networks
+            remember something else under each.
     """
 
-    def __init__(self, params: TensorDictBase, frozen: Collection[NestedKey] = ()) -> None:
+    def __init__(
+        self, params: TensorDictBase, frozen: Collection[NestedKey] = (), role: str = ""
+    ) -> None:
+        self.role = role
         if frozen:
             params = params.named_apply(
                 lambda key, p: p.detach() if key in frozen else p, nested_keys=True

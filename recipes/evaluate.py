@@ -19,9 +19,16 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torchrl.checkpoint import CheckpointError
 
-from mpo_torchrl.trainer import SettingError, evaluate, make_evaluation_env, write_metrics
+from mpo_torchrl.trainer import (
+    Progress,
+    SettingError,
+    evaluate,
+    make_evaluation_env,
+    write_metrics,
+)
 from mpo_torchrl.trainer.environment import env_settings
 from mpo_torchrl.trainer.evaluation import EVALUATION_SEED, load_policy
+from mpo_torchrl.trainer.results import OBJECTIVE, return_figures
 from mpo_torchrl.trainer.video import (
     record_episode,
     render_offscreen,
@@ -62,19 +69,21 @@ def evaluate_run(settings: Settings) -> dict[str, Any]:
     policy, config, counters = load_policy(checkpoint)
     config = dataclasses.replace(config, eval_episodes=settings.episodes)
     env = make_evaluation_env(config)
-    returns = evaluate(env, policy, settings.seed)
+    progress = Progress([*config.bounds])
+    progress.note(evaluate(env, policy, settings.seed))
     env.close()
 
     output.mkdir(parents=True, exist_ok=True)
+    figures = return_figures(progress)
     metrics = {
         "env": config.env,
         "checkpoint": str(checkpoint),
         **counters,
         "episodes": settings.episodes,
         "seed": settings.seed,
-        "mean_reward": returns.mean().item(),
-        "eval_return_stddev": returns.std(correction=0).item(),
-        "returns": returns.tolist(),
+        "mean_reward": figures.pop("eval_return_mean"),
+        **figures,
+        "returns": progress.returns,
     }
     if settings.video:
         film = output / "video.mp4"
@@ -92,6 +101,9 @@ def report(metrics: dict[str, Any]) -> None:
     for episode, value in enumerate(metrics["returns"]):
         print(f"episode {episode:3}  return {value:9.2f}")
     print(f"stddev over episodes: {metrics['eval_return_stddev']:.2f}")
+    for name in metrics:
+        if name.startswith(OBJECTIVE):
+            print(f"mean return {name.removeprefix(OBJECTIVE)}: {metrics[name]:.2f}")
     if "video" in metrics:
         print(f"video of episode 0: {metrics['video']}")
     print(f"mean_reward: {metrics['mean_reward']}")

@@ -48,6 +48,7 @@ from mpo_torchrl.trainer import (
     stop_request,
     total_loss,
     transitions,
+    update_loss,
     write_metrics,
 )
 from mpo_torchrl.trainer.command_line import run_from_command_line
@@ -57,7 +58,7 @@ from mpo_torchrl.trainer.plot import draw_learning_curve
 def train(config: MPOConfig) -> dict[str, Any]:
     """One run, from the settings to the figures in ``metrics.json``."""
     # Settings
-    progress = Progress()
+    progress = Progress([*config.bounds])
     progress.start_clock()
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
@@ -72,6 +73,7 @@ def train(config: MPOConfig) -> dict[str, Any]:
     actor, loss = make_loss(env, config)
     optimizer = make_optimizer(loss, config)
     target_updater = make_target_updater(loss, config)
+    compute_losses = update_loss(loss, compile=config.compile)
     normalizer = make_normalizer(env, loss, config)
     policy = MeanPolicy(actor, normalizer)
 
@@ -118,7 +120,7 @@ def train(config: MPOConfig) -> dict[str, Any]:
 
                 if progress.env_steps >= config.random_steps:
                     for _ in range(config.updates_per_batch):
-                        losses = loss(replay_buffer.sample())
+                        losses = compute_losses(replay_buffer.sample())
                         total_loss(losses).backward()
                         optimizer.step()
                         optimizer.zero_grad()

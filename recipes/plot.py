@@ -1,5 +1,7 @@
 """Draw the learning curves of runs, averaged over seeds, and what their duals did.
 
+Of runs with several rewards also what each preference reached: pareto_front.png.
+
     python recipes/plot.py runs/*
     python recipes/plot.py runs/* --output figures
 
@@ -13,17 +15,23 @@ import sys
 from pathlib import Path
 
 from mpo_torchrl.trainer.curves import CurveError, Run, group_runs, read_run
-from mpo_torchrl.trainer.plot import draw_duals, draw_learning_curves
+from mpo_torchrl.trainer.plot import draw_duals, draw_fronts, draw_learning_curves
 
 
 def plot(paths: list[Path], output: Path) -> list[Path]:
-    """Write both figures into the folder ``output``; they come back."""
+    """Write the figures into the folder ``output``; they come back."""
     runs = read_runs(paths)
     groups = group_runs(runs)
     output.mkdir(parents=True, exist_ok=True)
     figures = [output / "learning_curves.png", output / "duals.png"]
     draw_learning_curves(figures[0], groups)
     draw_duals(figures[1], groups)
+    several = [
+        env for env, labels in groups.items() if all(g[0].objectives for g in labels.values())
+    ]
+    if several:
+        figures.append(output / "pareto_front.png")
+        draw_fronts(figures[-1], {env: groups[env] for env in several})
     return figures
 
 
@@ -48,7 +56,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python recipes/plot.py",
         description="Draw learning_curves.png (mean over seeds with its 95% confidence band) and "
-        "duals.png (dual variables, KLs against their bounds, effective sample size).",
+        "duals.png (dual variables, KLs against their bounds, effective sample size); of runs with "
+        "several rewards also pareto_front.png.",
     )
     parser.add_argument(
         "runs", nargs="+", type=Path, help="folders of runs, or their progress.csv files"

@@ -98,6 +98,7 @@ class Critic(nn.Module, ABC):
         params: ParameterSets | TensorDictBase | None = None,
         batch_size: torch.Size | None = None,
         *,
+        recalled: Sequence[TensorDictBase] = (),
         hidden_dtype: torch.dtype | None = None,
         vmap_randomness: str | None = None,
     ) -> Tensor:
@@ -110,6 +111,8 @@ class Critic(nn.Module, ABC):
             batch_size (torch.Size, optional): ``*B``; by default that of the TensorDict.
 
         Keyword Args:
+            recalled (sequence of TensorDictBase): what recurrent networks remember in each
+                state, from ``critic.ensemble.recall``; with ``params``.
             hidden_dtype (torch.dtype, optional): precision of all layers but the last.
             vmap_randomness (str, optional): see :class:`~mpo_torchrl.critic.ensemble.Ensemble`,
                 as is ``hidden_dtype``; both only with ``params``.
@@ -130,6 +133,7 @@ class Critic(nn.Module, ABC):
                 params,
                 self.value_key,
                 batch_size,
+                recalled=recalled,
                 hidden_dtype=hidden_dtype,
                 vmap_randomness=vmap_randomness,
             )

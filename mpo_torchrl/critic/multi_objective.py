@@ -84,11 +84,16 @@ class MultiObjectiveCritic(ScalarCritic):
     ) -> Tensor:
         """Each reward and what follows of it: ``[*B, K]``."""
         next_value = self.value(prediction).mean(-2)  # [*B, K], over the M actions
-        # TorchRL's estimators want the flags in the shape of the rewards.
+        # TorchRL's estimators want flags and numbers of steps in the shape of the rewards.
         following = tensordict.get("next").copy()
         for key in (estimator.tensor_keys.done, estimator.tensor_keys.terminated):
             flag = following.get(key, None)
             if flag is not None:
                 following.set(key, flag.expand(next_value.shape))
         tensordict = tensordict.copy().set("next", following)
+        key = estimator.tensor_keys.steps_to_next_obs
+        steps = tensordict.get(key, None)
+        if steps is not None:
+            steps = steps.reshape(*next_value.shape[:-1], 1)
+            tensordict.set(key, steps.expand(next_value.shape))
         return estimator.value_estimate(tensordict, next_value=next_value)

@@ -7,6 +7,7 @@ temperature of the E-step and the KL multipliers of the M-step.
 from __future__ import annotations
 
 from mpo_torchrl.dual.exact import ExactTemperature
+from mpo_torchrl.dual.fixed import FixedTemperature
 from mpo_torchrl.dual.kl import KLMultiplier
 from mpo_torchrl.dual.multiplier import LagrangeMultiplier
 from mpo_torchrl.dual.objectives import ObjectiveTemperatures
@@ -17,6 +18,7 @@ __all__ = [
     "ActionPenalty",
     "CategoricalTemperature",
     "ExactTemperature",
+    "FixedTemperature",
     "KLMultiplier",
     "LagrangeMultiplier",
     "ObjectiveTemperatures",

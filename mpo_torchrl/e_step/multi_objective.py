@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mpo_torchrl.dual import ObjectiveTemperatures
 from mpo_torchrl.e_step.sampled import SampledEStep
-from mpo_torchrl.functional import nonparametric_weights
+from mpo_torchrl.functional import nonparametric_kl, nonparametric_weights
 
 
 class MultiObjectiveEStep(SampledEStep):
@@ -44,6 +44,15 @@ class MultiObjectiveEStep(SampledEStep):
 
     def _weigh_values(self, improved: TensorDictBase) -> Tensor:
         return self.weigh_each(improved).sum(-2)
+
+    def _value_terms(self, improved: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
+        kl = nonparametric_kl(self.weigh_each(improved))  # [*B, K]
+        temperatures = improved.get("temperature").unbind(-1)
+        readings = {}
+        for i, (name, _) in enumerate(self.temperature.items()):
+            readings[f"temperature_{name}"] = temperatures[i].amax()
+            readings[f"kl_e_step_{name}"] = kl[..., i]
+        return self.temperature.loss(improved.get("state_action_value")), readings
 
     def weigh_each(self, improved: TensorDictBase) -> Tensor:
         """The weights of each objective: ``[*B, K, N]``."""

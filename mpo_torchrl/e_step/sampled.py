@@ -14,10 +14,11 @@ from mpo_torchrl.distributions import GaussianBase, gaussian_base
 from mpo_torchrl.dual import (
     ActionPenalty,
     ExactTemperature,
+    FixedTemperature,
     ObjectiveTemperatures,
     Temperature,
 )
-from mpo_torchrl.functional import nonparametric_weights
+from mpo_torchrl.functional import effective_sample_size, nonparametric_kl, nonparametric_weights
 
 
 class SampledEStep(nn.Module):
@@ -37,8 +38,8 @@ class SampledEStep(nn.Module):
     weights in it nothing is weighed. That is how an own E-step is put in front of the rest.
 
     Args:
-        temperature (Temperature or ExactTemperature): the dual that sets how greedy the weights
-            are; called with values, and with the mask of a batch that has one.
+        temperature (Temperature, ExactTemperature or FixedTemperature): what sets how greedy the
+            weights are; called with values, and with the mask of a batch that has one.
 
     Keyword Args:
         num_action_samples (int): ``N``, at least 1; ``20`` by default.
@@ -60,9 +61,12 @@ class SampledEStep(nn.Module):
         (torch.Size([3, 4, 2]), torch.Size([3, 4]))
     """
 
+    weighs_taken = False
+    """Whether it wants the batch's own actions, as ``taken``."""
+
     def __init__(
         self,
-        temperature: Temperature | ExactTemperature | ObjectiveTemperatures,
+        temperature: Temperature | ExactTemperature | FixedTemperature | ObjectiveTemperatures,
         *,
         num_action_samples: int = 20,
         penalty: ActionPenalty | None = None,
@@ -120,10 +124,30 @@ class SampledEStep(nn.Module):
             weight = weight + nonparametric_weights(cost, self.penalty(cost))
         return weight
 
+    def dual_terms(self, improved: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
+        """The dual of the E-step ``[*B]``, whose gradient reaches temperatures, and diagnostics."""
+        loss, readings = self._value_terms(improved)
+        readings["effective_sample_size"] = effective_sample_size(improved.get("weight"))
+        if self.penalty is not None:
+            cost = self.penalty.cost(improved.get("action"))
+            loss = loss + self.penalty.loss(cost)
+            readings["penalty_temperature"] = self.penalty(cost).detach()
+        return loss, readings
+
+    def _value_terms(self, improved: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
+        q_value, temperature = improved.get("state_action_value"), improved.get("temperature")
+        # The KL that epsilon bounds is that of the values alone, without the penalty.
+        weight = nonparametric_weights(q_value, temperature.unsqueeze(-1))
+        readings = {
+            "temperature": temperature.amax(),  # not the mean, which would round it
+            "kl_e_step": nonparametric_kl(weight),
+        }
+        return self.temperature.loss(q_value), readings
+
     def _find_temperature(self, improved: TensorDictBase, mask: Tensor | None) -> Tensor:
         q_value = improved.get("state_action_value")
         batch = improved.get("action").shape[:-2]
-        counts = () if mask is None else (_broadcast(mask, batch),)
+        counts = () if mask is None else (over_all(mask, batch),)
         temperature = self.temperature(q_value, *counts)
         return temperature.expand((*batch, *temperature.shape))
 
@@ -132,7 +156,7 @@ class SampledEStep(nn.Module):
         return nonparametric_weights(improved.get("state_action_value"), temperature)
 
 
-def _broadcast(mask: Tensor, shape: torch.Size) -> Tensor:
+def over_all(mask: Tensor, shape: torch.Size) -> Tensor:
     """A mask over the first dimensions of ``shape``, over all of them."""
     return mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim)).expand(shape)
 

@@ -8,6 +8,10 @@ All divergences are in nats.
 
 from __future__ import annotations
 
+from mpo_torchrl.functional.behaviour import (
+    behaviour_weights,
+    sampled_advantage,
+)
 from mpo_torchrl.functional.critic import (
     categorical_projection,
     n_step_return,
@@ -51,6 +55,7 @@ from mpo_torchrl.functional.vmpo import (
 
 __all__ = [
     "alpha_loss",
+    "behaviour_weights",
     "categorical_cross_entropy",
     "categorical_improvement",
     "categorical_kl",
@@ -70,6 +75,7 @@ __all__ = [
     "out_of_bounds_cost",
     "quantile_regression_loss",
     "retrace_return",
+    "sampled_advantage",
     "signed_hyperbolic",
     "signed_parabolic",
     "temperature_loss",

@@ -99,7 +99,8 @@ def decoupled_gaussian_nll(
     action, weight = action.detach(), weight.detach()
     mass = weight.sum(-1, keepdim=True)  # [*B, 1]
     row = weight.unsqueeze(-2)  # [*B, 1, N]
-    center = (row @ action).squeeze(-2) / mass  # [*B, A]
+    # Weights that are all zero, masked or far below the best of a batch, count for nothing.
+    center = (row @ action).squeeze(-2) / mass.clamp(min=torch.finfo(mass.dtype).tiny)  # [*B, A]
     spread = (row @ (action - center.unsqueeze(-2)).square()).squeeze(-2)  # [*B, A]
 
     squares_mean = (spread + mass * (center - loc).square()) / scale_ref.square()

@@ -78,14 +78,14 @@ class ActorLoss(LagrangianLoss):
     @property
     @_cache_values
     def _online_actor(self) -> ParameterSets:
-        return ParameterSets(self.actor_network_params)
+        return ParameterSets(self.actor_network_params, role="actor_network")
 
     @property
     @_cache_values
     def _reference_actor(self) -> ParameterSets:
         # Without a target the network itself, which is only ever asked without gradients.
         return (
-            ParameterSets(self.target_actor_network_params)
+            ParameterSets(self.target_actor_network_params, role="target_actor_network")
             if self.delay_actor
             else self._online_actor
         )
@@ -95,7 +95,8 @@ class ActorLoss(LagrangianLoss):
     def _trained_critics(self) -> ParameterSets:
         # What a critic shares with the actor is then the actor's to train.
         frozen = self._shared if self.separate_losses else ()
-        return ParameterSets(getattr(self, f"{self.critic_name}_params"), frozen=frozen)
+        name = self.critic_name
+        return ParameterSets(getattr(self, f"{name}_params"), frozen=frozen, role=name)
 
     def _parameter_names(self) -> list[str]:
         names = [f"{name}_params" for name in self.network_names]

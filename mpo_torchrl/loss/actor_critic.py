@@ -13,18 +13,20 @@ from tensordict.nn import (
     TensorDictParams,
     composite_lp_aggregate,
 )
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.objectives.utils import ValueEstimators, _cache_values, dispatch_value_estimator
 from torchrl.objectives.value import ValueEstimatorBase
 
 from mpo_torchrl.critic import Critic, RetraceEstimator
 from mpo_torchrl.loss import checks
 from mpo_torchrl.loss.actor import ActorLoss
+from mpo_torchrl.loss.memories import Memories
 from mpo_torchrl.loss.networks import (
     count_critics,
     next_key,
     shared_parameters,
 )
+from mpo_torchrl.memory import IS_INIT
 from mpo_torchrl.stateless import ParameterSets
 
 
@@ -83,6 +85,7 @@ class ActorCriticLoss(ActorLoss):
     critic: Critic
     _value_estimator: ValueEstimatorBase
     value_type: Any
+    _memories: Memories | None = None
 
     def _wire_networks(
         self,
@@ -175,7 +178,12 @@ class ActorCriticLoss(ActorLoss):
         made = {keys.action, *self.actor_network.out_keys}
         states = [*self.actor_network.in_keys]
         states += [key for key in self.critic.in_keys if key not in made]
-        following = [*states, keys.reward, keys.done, keys.terminated]
+        # What is remembered after a step follows from the step itself.
+        remembered = self._memories.own_keys if self._memories is not None else set()
+        following = [key for key in states if key not in remembered]
+        following += [keys.reward, keys.done, keys.terminated]
+        if remembered:
+            states.append(IS_INIT)
         entries = [*states, keys.action, *[next_key(key) for key in following]]
         if self._needs_traces:
             entries.append(keys.log_prob)
@@ -185,9 +193,22 @@ class ActorCriticLoss(ActorLoss):
         """The batch to compute with: nothing is missing, and what is masked is zero."""
         terminated = next_key(self.tensor_keys.terminated)
         checks.require_keys(tensordict, [key for key in self.in_keys if key != terminated])
-        batch = self._without_masked(tensordict)
-        self._require_first_finite(batch)
+        batch = self._prepared(tensordict)
+        self.require_first_finite(batch)
         return batch
+
+    def _prepared(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """The batch to compute with: what is masked is zero, and recurrent networks remember."""
+        batch = self._without_masked(tensordict)
+        if self._memories is None:
+            return batch
+        actors = [self._online_actor, self._reference_actor]
+        critics = [self._trained_critics, self._target_critics]
+        return self._memories.prepare(batch, self.tensor_keys.done, actors, critics)
+
+    def _learned(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """The steps of a batch that are learned from."""
+        return tensordict if self._memories is None else self._memories.learned(tensordict)
 
     def _without_masked(self, tensordict: TensorDictBase) -> TensorDictBase:
         batch = super()._without_masked(tensordict)
@@ -201,7 +222,7 @@ class ActorCriticLoss(ActorLoss):
     @_cache_values
     def _target_critics(self) -> ParameterSets:
         return (
-            ParameterSets(self.target_qvalue_network_params)
+            ParameterSets(self.target_qvalue_network_params, role=f"target_{self.critic_name}")
             if self.delay_qvalue
             else self._trained_critics
         )
@@ -215,15 +236,21 @@ class ActorCriticLoss(ActorLoss):
     ) -> Tensor:
         """What the critics say of ``N`` actions a state: ``[*B, N, A]`` to ``[C, *B, N, ...]``."""
         *batch, num_samples, _ = action.shape
+
+        def of_each_sample(state: Tensor) -> Tensor:
+            state = state.unsqueeze(len(batch))
+            return state.expand(*batch, num_samples, *state.shape[len(batch) + 1 :])
+
         inputs = {self.tensor_keys.action: action}
         for key in self.critic.in_keys:
             if key not in inputs:
-                state = states.get(key).unsqueeze(len(batch))
-                inputs[key] = state.expand(*batch, num_samples, *state.shape[len(batch) + 1 :])
+                inputs[key] = of_each_sample(states.get(key))
+        recalled = self.critic.ensemble.recall(states, params)
         return self.critic.predict(
             inputs,
             params,
             action.shape[:-1],
+            recalled=[own.apply(of_each_sample, batch_size=action.shape[:-1]) for own in recalled],
             hidden_dtype=hidden_dtype,
             vmap_randomness=self._vmap_mode(action),
         )
@@ -234,7 +261,11 @@ class ActorCriticLoss(ActorLoss):
         """The critic's reduced loss on its target, its errors and its values ``[*B]``."""
         batch = tensordict.get(next_key(self.tensor_keys.reward)).shape[:-1]
         prediction = self.critic.predict(
-            tensordict, self._trained_critics, batch, vmap_randomness=self._vmap_mode(target)
+            tensordict,
+            self._trained_critics,
+            batch,
+            recalled=self.critic.ensemble.recall(tensordict, self._trained_critics),
+            vmap_randomness=self._vmap_mode(target),
         )  # [C, *B, ...]
         return self._qvalue_terms_of(prediction, tensordict, target)
 
@@ -250,12 +281,15 @@ class ActorCriticLoss(ActorLoss):
 
     def _write_priority(self, tensordict: TensorDictBase, readings: dict[str, Tensor]) -> None:
         td_error = readings["td_error"]
+        if self._memories is not None:  # nothing was learned from the first steps
+            td_error = nn.functional.pad(td_error, (self._memories.burn_in, 0))
         # [*B], or [*B, 1] in a batch that counts the last dimension of its entries as its own.
         surplus = (1,) * (tensordict.batch_dims - td_error.ndim)
         tensordict.set(self.tensor_keys.priority, td_error.reshape(td_error.shape + surplus))
 
     def _vmap_mode(self, like: Tensor) -> str | None:
-        loop = self.deactivate_vmap or self.critic.ensemble.is_stateless
+        ensemble = self.critic.ensemble
+        loop = self.deactivate_vmap or ensemble.is_stateless or ensemble.memory is not None
         return None if loop or like.device.type == "cpu" else self.vmap_randomness
 
     def _make_vmap(self) -> None:

@@ -200,7 +200,7 @@ class LagrangianLoss(LossModule):
             output.set_non_tensor(key, reading)
         return output
 
-    def _require_first_finite(self, tensordict: TensorDictBase) -> None:
+    def require_first_finite(self, tensordict: TensorDictBase) -> None:
         """Raises if the first batch holds numbers that are not finite; once, since it waits."""
         if not self._seen_finite_batch and not torch.compiler.is_compiling():
             checks.require_finite(tensordict, self.in_keys)

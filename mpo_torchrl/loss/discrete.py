@@ -22,6 +22,7 @@ from mpo_torchrl.loss.improvement import ImprovementLoss
 from mpo_torchrl.loss.networks import next_key
 from mpo_torchrl.loss.schedule import bound
 from mpo_torchrl.m_step import CategoricalMStep, Fit
+from mpo_torchrl.memory import split
 from mpo_torchrl.stateless import ParameterSets
 
 
@@ -151,6 +152,8 @@ class DiscreteMPOLoss(ImprovementLoss):
             separate_losses,
             deactivate_vmap,
         )
+        if split(actor_network)[0] or self.critic.ensemble.memory is not None:
+            raise ValueError("DiscreteMPOLoss has no recurrent networks, MPOLoss has.")
         form: Any = {"parametrization": parametrization}
         e_step = e_step or EnumeratedEStep(
             CategoricalTemperature(epsilon, init_temperature, **form)

@@ -50,7 +50,7 @@ class ImprovementLoss(ActorCriticLoss):
                 numbers that are not finite.
         """
         batch = self._checked(tensordict)
-        reduce = self._reducer(tensordict)
+        reduce = self._reducer(batch)
         improved, reference = self._improve(batch)
         target = self._value_target(batch, improved)
         loss_qvalue, readings = self._qvalue_terms(batch, target)
@@ -88,10 +88,10 @@ class ImprovementLoss(ActorCriticLoss):
 
         Returns:
             TensorDictBase: the batch, with the entries of
-            the E-step's own ``forward``.
+            the E-step's own ``forward``; with ``burn_in`` only the steps that follow it.
         """
-        improved, _ = self._improve(self._without_masked(tensordict))
-        return tensordict.set(self.tensor_keys.e_step, improved)
+        improved, _ = self._improve(self._prepared(tensordict))
+        return self._learned(tensordict).set(self.tensor_keys.e_step, improved)
 
     def temperature_loss(self, tensordict: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
         """Part 3 alone, its first half: the loss of the temperatures.
@@ -99,9 +99,9 @@ class ImprovementLoss(ActorCriticLoss):
         Returns:
             tuple[Tensor, dict]: the reduced loss, and the diagnostics of the E-step.
         """
-        improved, _ = self._improve(self._without_masked(tensordict))
+        improved, _ = self._improve(self._prepared(tensordict))
         loss, readings = self._temperature_terms(improved)
-        return self._reducer(tensordict)(loss), readings
+        return self._reducer(self._learned(tensordict))(loss), readings
 
     def actor_loss(self, tensordict: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
         """Part 4 alone: the loss of the policy, on a fresh E-step unless the batch has one.
@@ -112,7 +112,7 @@ class ImprovementLoss(ActorCriticLoss):
         """
         fit = self._fit_alone(tensordict)
         loss, _ = self._policy_terms(fit)
-        return self._reducer(tensordict)(loss), self._fit_readings(fit)
+        return self._reducer(self._learned(tensordict))(loss), self._fit_readings(fit)
 
     def alpha_loss(self, tensordict: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
         """Part 3 alone, its second half: the loss of the KL multipliers.
@@ -122,7 +122,7 @@ class ImprovementLoss(ActorCriticLoss):
         """
         fit = self._fit_alone(tensordict)
         _, loss = self._policy_terms(fit)
-        return self._reducer(tensordict)(loss), self._fit_readings(fit)
+        return self._reducer(self._learned(tensordict))(loss), self._fit_readings(fit)
 
     # -- the steps, as a subclass does them -------------------------------------------------
 
@@ -150,5 +150,5 @@ class ImprovementLoss(ActorCriticLoss):
     # -- what they share --------------------------------------------------------------------
 
     def _fit_alone(self, tensordict: TensorDictBase) -> Fit:
-        batch = self._without_masked(tensordict)
+        batch = self._prepared(tensordict)
         return self._fit(batch, *self._improve(batch))

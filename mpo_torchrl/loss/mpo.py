@@ -16,14 +16,14 @@ from mpo_torchrl.critic import Critic, ScalarCritic
 from mpo_torchrl.critic.retrace import RETRACE
 from mpo_torchrl.critic.scalar import LossFunction
 from mpo_torchrl.distributions import GaussianBase
-from mpo_torchrl.dual import ExactTemperature, Temperature
+from mpo_torchrl.dual import ExactTemperature, FixedTemperature, Temperature
 from mpo_torchrl.dual.multiplier import Parametrization
 from mpo_torchrl.e_step import SampledEStep
 from mpo_torchrl.e_step.sampled import draw_actions
-from mpo_torchrl.functional import effective_sample_size, nonparametric_kl, nonparametric_weights
 from mpo_torchrl.loss import checks
 from mpo_torchrl.loss.action_space import ActionSpace
 from mpo_torchrl.loss.improvement import ImprovementLoss
+from mpo_torchrl.loss.memories import Memories
 from mpo_torchrl.loss.networks import next_key, sampling_module
 from mpo_torchrl.loss.parts import make_e_step, make_m_step
 from mpo_torchrl.loss.policy import Policy
@@ -57,6 +57,14 @@ class MPOLoss(ImprovementLoss):
     A Gaussian policy, squashed or not, is fitted with separate bounds on mean and stddev; any
     other distribution with one bound ``epsilon_policy``. An unsquashed policy pays for leaving
     the action space if ``epsilon_penalty`` is set.
+
+    Networks may be recurrent: TorchRL's :class:`~torchrl.modules.GRUModule` or
+    :class:`~torchrl.modules.LSTMModule` and what follows them, from
+    :func:`~mpo_torchrl.modules.make_recurrent_actor`, for example. A batch is then ``[*B, T]``,
+    consecutive steps, with ``"is_init"`` where episodes begin and the actor's state as it was
+    collected; of a state only the first of a sequence is read. Critics start from zero, or with
+    ``burn_in`` like the actor from what a few steps before taught them. Each runs once over a
+    sequence and what follows its recurrent part reads the ``N`` actions; no history is copied.
 
     Args:
         actor_network (ProbabilisticTensorDictSequential): stochastic actor.
@@ -106,9 +114,12 @@ class MPOLoss(ImprovementLoss):
             ``priority_weight`` of the batch, if it has one (``"auto"``).
         scalar_output_mode (str, optional): with ``reduction="none"`` the diagnostics are left
             out (``"exclude"``) or stored as non-tensor data (``"non_tensor"``).
-        temperature (Temperature or ExactTemperature, optional): an own dual of the E-step, with
-            its bound; learned from ``init_temperature`` by default.
-        e_step (SampledEStep, optional): an own part 2 with its temperature.
+        burn_in (int): with recurrent networks, steps at the start of each sequence that only
+            bring them into their state; without gradient, and no loss is computed there.
+        temperature (Temperature, ExactTemperature or FixedTemperature, optional): an own dual of
+            the E-step, with its bound; learned from ``init_temperature`` by default.
+        e_step (SampledEStep, optional): an own part 2 with its temperature, such as
+            :class:`~mpo_torchrl.e_step.BehaviourEStep` to learn from a data set.
         m_step (GaussianMStep or DistributionMStep, optional): an own part 4 with its multipliers.
 
     Raises:
@@ -182,7 +193,8 @@ class MPOLoss(ImprovementLoss):
         scoring_dtype: torch.dtype | Literal["auto"] = "auto",
         use_prioritized_weights: str | bool = "auto",
         scalar_output_mode: Literal["exclude", "non_tensor"] | None = None,
-        temperature: Temperature | ExactTemperature | None = None,
+        burn_in: int = 0,
+        temperature: Temperature | ExactTemperature | FixedTemperature | None = None,
         e_step: SampledEStep | None = None,
         m_step: GaussianMStep | DistributionMStep | None = None,
     ) -> None:
@@ -222,12 +234,19 @@ class MPOLoss(ImprovementLoss):
             per_dim_constraining,
             parametrization,
         )
+        if e_step.weighs_taken and e_step_critic == "next":
+            raise ValueError(
+                f"e_step_critic must be 'online' or 'target' with {type(e_step).__name__}, got "
+                "'next': the batch holds no action of the next state to weigh."
+            )
         self._wire_parts(e_step, m_step)
 
         self.num_bootstrap_samples = num_bootstrap_samples
         self.e_step_critic = e_step_critic
         self.scoring_dtype = scoring_dtype
         self._adapt()
+        memories = Memories(self._policy, critic.ensemble, self.tensor_keys.action, burn_in)
+        self.__dict__["_memories"] = memories if memories else None
         self._default_value_estimator()  # at once, so that every state_dict has its discount
 
     # -- wiring ---------------------------------------------------------------------------
@@ -289,12 +308,8 @@ class MPOLoss(ImprovementLoss):
         keys = self.tensor_keys
         action = tensordict.get(keys.action)
         prediction = self._predict(tensordict, action.unsqueeze(-2), self._target_critics)
-        states = tensordict.copy()
-        with self._reference_actor.params.to_module(
-            self.actor_network, preserve_module_state=False
-        ):
-            log_prob = self.actor_network.get_dist(states).log_prob(action)
-        return states.update(
+        log_prob = self._policy.log_prob(tensordict, action, self._reference_actor)
+        return tensordict.copy().update(
             {
                 keys.state_action_value: self.critic.value(prediction),
                 "policy_log_prob": log_prob,
@@ -312,7 +327,11 @@ class MPOLoss(ImprovementLoss):
         params = self._trained_critics if online else self._target_critics
         # A critic's target is never computed in reduced precision.
         dtype = None if self._improves_next else self._hidden_dtype
-        mask = self._mask(tensordict)
+        beside: dict[str, Tensor] = {}
+        if (mask := self._mask(tensordict)) is not None:
+            beside["mask"] = mask
+        if self._e_step.weighs_taken:
+            beside["taken"] = tensordict.get(self.tensor_keys.action)
         predictions: list[Tensor] = []
 
         def score(action: Tensor) -> Tensor:
@@ -323,7 +342,7 @@ class MPOLoss(ImprovementLoss):
             reference,
             score,
             tensordict.get(self.tensor_keys.e_step, None),
-            **({} if mask is None else {"mask": mask}),
+            **beside,
         )
         if self._improves_next and improved.get("prediction", None) is None:
             action = improved.get("action")
@@ -334,19 +353,7 @@ class MPOLoss(ImprovementLoss):
         return improved, reference
 
     def _temperature_terms(self, improved: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
-        q_value = improved.get("state_action_value")
-        loss = self.temperature.loss(q_value)
-        temperature = improved.get("temperature")
-        readings = {"temperature": temperature.amax()}  # not the mean, which would round it
-        if self._e_step.penalty is not None:
-            cost = self._e_step.penalty.cost(improved.get("action"))
-            loss = loss + self._e_step.penalty.loss(cost)
-            readings["penalty_temperature"] = self._e_step.penalty(cost).detach()
-        # The KL that epsilon bounds is that of the values alone, without the penalty.
-        weight = nonparametric_weights(q_value, temperature.unsqueeze(-1))
-        readings["kl_e_step"] = nonparametric_kl(weight)
-        readings["effective_sample_size"] = effective_sample_size(improved.get("weight"))
-        return loss, readings
+        return self._e_step.dual_terms(improved)
 
     def _fit(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tensordict import NestedKey, TensorDictBase
+from tensordict import NestedKey
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModule
 from torch import Tensor, nn
 
@@ -14,7 +14,6 @@ from mpo_torchrl.critic.scalar import LossFunction
 from mpo_torchrl.dual import ObjectiveTemperatures
 from mpo_torchrl.dual.multiplier import Parametrization
 from mpo_torchrl.e_step import MultiObjectiveEStep
-from mpo_torchrl.functional import effective_sample_size, nonparametric_kl
 from mpo_torchrl.loss.action_space import ActionSpace
 from mpo_torchrl.loss.mpo import MPOLoss
 from mpo_torchrl.loss.networks import sampling_module
@@ -39,8 +38,8 @@ class MultiObjectiveMPOLoss(MPOLoss):
 
     Args:
         actor_network (ProbabilisticTensorDictSequential): stochastic actor.
-        qvalue_network (TensorDictModule or list of TensorDictModule): the critic, with an output
-            for each objective, ``"state_action_value"`` ``[*B, K]``.
+        qvalue_network (TensorDictModule, list of TensorDictModule or MultiObjectiveCritic): the
+            critic, with an output for each objective, ``"state_action_value"`` ``[*B, K]``.
         epsilon (mapping): the bound of each objective by its name, in the order of the rewards
             ``[*B, K]``, nats.
 
@@ -56,7 +55,8 @@ class MultiObjectiveMPOLoss(MPOLoss):
 
     Raises:
         TypeError: if the actor is deterministic or a network is no TensorDict module.
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of its range, or the critic has another number of
+            objectives than there are bounds.
 
     Examples:
         >>> import torch
@@ -88,7 +88,7 @@ class MultiObjectiveMPOLoss(MPOLoss):
     def __init__(
         self,
         actor_network: ProbabilisticTensorDictSequential,
-        qvalue_network: TensorDictModule | Sequence[TensorDictModule],
+        qvalue_network: TensorDictModule | Sequence[TensorDictModule] | MultiObjectiveCritic,
         epsilon: Mapping[str, float],
         *,
         init_temperature: float = 1.0,
@@ -99,6 +99,14 @@ class MultiObjectiveMPOLoss(MPOLoss):
         loss_function: LossFunction = "l2",
         **kwargs: Any,
     ) -> None:
+        critic = qvalue_network
+        if not isinstance(critic, MultiObjectiveCritic):
+            critic = MultiObjectiveCritic(critic, len(epsilon), loss_function=loss_function)
+        if critic.num_objectives != len(epsilon):
+            raise ValueError(
+                f"epsilon must have a bound for each of the critic's {critic.num_objectives} "
+                f"objectives, got {len(epsilon)}: {list(epsilon)}."
+            )
         temperatures = ObjectiveTemperatures(
             epsilon, init_temperature, parametrization=parametrization
         )
@@ -108,7 +116,7 @@ class MultiObjectiveMPOLoss(MPOLoss):
         penalty = make_penalty(space, epsilon_penalty, init_penalty_temperature, parametrization)
         super().__init__(
             actor_network,
-            MultiObjectiveCritic(qvalue_network, len(epsilon), loss_function=loss_function),
+            critic,
             e_step=MultiObjectiveEStep(
                 temperatures, num_action_samples=num_action_samples, penalty=penalty
             ),
@@ -150,17 +158,3 @@ class MultiObjectiveMPOLoss(MPOLoss):
             elif key != "temperature":
                 keys.append(key)
         return keys
-
-    def _temperature_terms(self, improved: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
-        loss = self._e_step.temperature.loss(improved.get("state_action_value"))
-        kl = nonparametric_kl(self._e_step.weigh_each(improved))  # [*B, K]
-        readings = {"effective_sample_size": effective_sample_size(improved.get("weight"))}
-        temperatures = improved.get("temperature").unbind(-1)
-        for i, (name, _) in enumerate(self._duals()):
-            readings[f"temperature_{name}"] = temperatures[i].amax()
-            readings[f"kl_e_step_{name}"] = kl[..., i]
-        if self._e_step.penalty is not None:
-            cost = self._e_step.penalty.cost(improved.get("action"))
-            loss = loss + self._e_step.penalty.loss(cost)
-            readings["penalty_temperature"] = self._e_step.penalty(cost).detach()
-        return loss, readings

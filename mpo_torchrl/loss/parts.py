@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from mpo_torchrl.dual import ActionPenalty, ExactTemperature, KLMultiplier, Temperature
+from mpo_torchrl.dual import (
+    ActionPenalty,
+    ExactTemperature,
+    FixedTemperature,
+    KLMultiplier,
+    Temperature,
+)
 from mpo_torchrl.dual.multiplier import Parametrization
 from mpo_torchrl.e_step import SampledEStep
 from mpo_torchrl.loss.action_space import ActionSpace
@@ -12,7 +18,7 @@ from mpo_torchrl.m_step import DistributionMStep, GaussianMStep
 def make_e_step(
     space: ActionSpace,
     num_action_samples: int,
-    temperature: Temperature | ExactTemperature,
+    temperature: Temperature | ExactTemperature | FixedTemperature,
     epsilon_penalty: float | None,
     init_penalty_temperature: float,
     parametrization: Parametrization,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from tensordict import TensorDictBase
+from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import Tensor
 from torch import distributions as d
 
 from mpo_torchrl.distributions import GaussianBase
 from mpo_torchrl.loss.action_space import ActionSpace
+from mpo_torchrl.memory import Memory, split
 from mpo_torchrl.stateless import ParameterSets, StatelessNetwork
 
 
@@ -18,6 +19,9 @@ class Policy:
     Where one network is followed by a distribution that is a Gaussian or a fixed bijection of
     one, neither the TensorDict nor the distribution is built: mean and stddev are what the
     network returns.
+
+    A recurrent actor runs over the sequence that a state stands in, and what follows its last
+    recurrent module is then evaluated in every state as if nothing were recurrent.
 
     Args:
         actor_network (ProbabilisticTensorDictSequential): the actor.
@@ -33,16 +37,24 @@ class Policy:
         as_gaussian: bool,
     ) -> None:
         self.actor_network = actor_network
-        self.in_keys = list(actor_network.in_keys)
+        torso, head = split(actor_network)
+        self.memory = Memory([part.module for part in torso], stored=True) if torso else None
+        self._head = (
+            ProbabilisticTensorDictSequential(*[part.module for part in head])
+            if torso
+            else actor_network
+        )
+        self.in_keys = list(self._head.in_keys)
         transforms = space.fixed_transforms() if as_gaussian else None
         self._transforms = transforms or ()
         self._network: StatelessNetwork | None = None
-        modules = list(actor_network.module)
+        modules = list(self._head.module)
         if transforms is not None and len(modules) == 2:
             network, sampling = modules
             returns_parameters = list(network.out_keys) == list(sampling.in_keys)
             if returns_parameters and StatelessNetwork.supports(network):
-                self._network = StatelessNetwork(network, "module.0.")
+                prefix = head[0].prefix if torso else "module.0."
+                self._network = StatelessNetwork(network, prefix)
 
     def __call__(
         self, states: TensorDictBase, params: ParameterSets
@@ -53,11 +65,35 @@ class Policy:
             states (TensorDictBase): with the actor's ``in_keys``; left unchanged.
             params (ParameterSets): one set of parameters.
         """
+        states = self._recall(states, params)
         if self._network is not None and not self._network.is_hooked:
             (member,) = params.members()
             inputs: tuple[Tensor, ...] = tuple(states.get(key) for key in self.in_keys)
             loc, scale = self._network(member, inputs)
             return GaussianBase(loc, scale, self._transforms), states
+        return self._distribution(states, params)
+
+    def log_prob(self, states: TensorDictBase, action: Tensor, params: ParameterSets) -> Tensor:
+        """Log-probability ``[*B]`` of an action in each state."""
+        policy, _ = self._distribution(self._recall(states, params), params)
+        return policy.log_prob(action)
+
+    def _distribution(
+        self, states: TensorDictBase, params: ParameterSets
+    ) -> tuple[d.Distribution, TensorDictBase]:
         states = states.copy()
         with params.params.to_module(self.actor_network, preserve_module_state=False):
-            return self.actor_network.get_dist(states), states
+            return self._head.get_dist(states), states
+
+    def _recall(self, states: TensorDictBase, params: ParameterSets) -> TensorDictBase:
+        """The states, with what a recurrent actor remembers in each."""
+        if self.memory is None:
+            return states
+        with params.params.to_module(self.actor_network, preserve_module_state=False):
+            return states.copy().update(self.memory(states, params.role))
+
+    def burn_in(self, past: TensorDictBase, params: ParameterSets) -> dict[NestedKey, Tensor]:
+        """What a recurrent actor remembers after the steps of ``past``."""
+        assert self.memory is not None
+        with params.params.to_module(self.actor_network, preserve_module_state=False):
+            return self.memory.burn_in(past)

@@ -373,7 +373,7 @@ class VMPOLoss(ActorLoss):
         needed += [keys.done] if self._reads_done(tensordict) else []
         checks.require_keys(tensordict, needed)
         batch = self._without_masked(tensordict)
-        self._require_first_finite(batch)
+        self.require_first_finite(batch)
         if batch is tensordict:
             batch = tensordict.copy()
         if not has_advantage:
@@ -390,11 +390,12 @@ class VMPOLoss(ActorLoss):
         given = tensordict.get(self.tensor_keys.restarting_weight, None) is not None
         return self.ignore_restarts and not given
 
-    def _require_first_finite(self, tensordict: TensorDictBase) -> None:
+    def require_first_finite(self, tensordict: TensorDictBase) -> None:
+        """Raises if the first batch holds numbers that are not finite, advantages included."""
         if not self._seen_finite_batch and not torch.compiler.is_compiling():
             keys = self.tensor_keys
             checks.require_finite(tensordict, [keys.advantage, keys.value_target])
-        super()._require_first_finite(tensordict)
+        super().require_first_finite(tensordict)
 
     def _require_shapes(self, batch: TensorDictBase) -> None:
         keys = self.tensor_keys

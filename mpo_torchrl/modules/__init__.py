@@ -6,6 +6,11 @@ from mpo_torchrl.modules.actor import GaussianHead, make_actor
 from mpo_torchrl.modules.critic import ActionValueMLP, JoinAction, make_critics, make_value_network
 from mpo_torchrl.modules.discrete import make_discrete_actor, make_discrete_critics
 from mpo_torchrl.modules.mlp import make_mlp
+from mpo_torchrl.modules.recurrent import (
+    make_recurrent_actor,
+    make_recurrent_critics,
+    make_torso,
+)
 
 __all__ = [
     "ActionValueMLP",
@@ -16,5 +21,8 @@ __all__ = [
     "make_discrete_actor",
     "make_discrete_critics",
     "make_mlp",
+    "make_recurrent_actor",
+    "make_recurrent_critics",
+    "make_torso",
     "make_value_network",
 ]

@@ -19,6 +19,7 @@ from mpo_torchrl.trainer.collection import (
     make_replay_buffer,
     transitions,
 )
+from mpo_torchrl.trainer.compiled import update_loss
 from mpo_torchrl.trainer.config import MPOConfig, SettingError
 from mpo_torchrl.trainer.digest import state_sha256
 from mpo_torchrl.trainer.environment import make_env, make_training_env
@@ -35,6 +36,7 @@ from mpo_torchrl.trainer.learning import (
 )
 from mpo_torchrl.trainer.loggers import make_logger
 from mpo_torchrl.trainer.normalizer import ObservationNormalizer, make_normalizer
+from mpo_torchrl.trainer.offline_config import OfflineConfig
 from mpo_torchrl.trainer.on_policy import (
     RewardScale,
     add_advantages,
@@ -69,6 +71,7 @@ __all__ = [
     "NStepReturns",
     "NonFiniteError",
     "ObservationNormalizer",
+    "OfflineConfig",
     "Progress",
     "RunStates",
     "SamplingPolicy",
@@ -103,6 +106,7 @@ __all__ = [
     "stop_request",
     "total_loss",
     "transitions",
+    "update_loss",
     "write_metrics",
     "RewardScale",
     "VMPOConfig",

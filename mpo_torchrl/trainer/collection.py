@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
 from torchrl.collectors import Collector
 from torchrl.data import LazyTensorStorage, ReplayBuffer
@@ -16,7 +17,8 @@ from torchrl.modules import ProbabilisticActor
 
 from mpo_torchrl.trainer.config import MPOConfig, RunConfig
 from mpo_torchrl.trainer.normalizer import NormalizeReplay, ObservationNormalizer
-from mpo_torchrl.trainer.policy import SamplingPolicy
+from mpo_torchrl.trainer.policy import SamplingPolicy, SequencePolicy
+from mpo_torchrl.trainer.sequences import TRAJECTORY, make_sequence_buffer
 
 
 class NonFiniteError(ValueError):
@@ -46,6 +48,8 @@ def make_collector(
     policy acts with a sample of its distribution. The collector never stops by itself: the loop
     that reads it counts the steps.
 
+    Where learning is from sequences, each step knows its episode and how likely its action was.
+
     Args:
         env (EnvBase): what is stepped, on the CPU.
         actor (ProbabilisticActor): shares its parameters with the policy that acts.
@@ -62,7 +66,6 @@ def make_collector(
     Examples:
         >>> from mpo_torchrl.trainer import MPOConfig, make_loss, make_training_env
         >>> config = MPOConfig(env="Pendulum-v1", hidden=16)
-
         >>> env = make_training_env(config)
         >>> actor, _ = make_loss(env, config)
         >>> collector = make_collector(env, actor, config)
@@ -70,25 +73,32 @@ def make_collector(
         torch.Size([10])
         >>> collector.shutdown()
     """
+    random_steps = config.random_steps if random_steps is None else random_steps
+    policy: TensorDictModuleBase = SamplingPolicy(actor, normalizer)
+    if config.sequence_length > 1:
+        policy = SequencePolicy(actor, normalizer, random_steps=random_steps)
+        random_steps = 0  # that policy counts them itself
     # Where all is on the CPU, naming devices would only make the collector look twice a step.
     device = None if config.device == "cpu" else "cpu"
     return Collector(
         env,
-        SamplingPolicy(actor, normalizer),
+        policy,
         frames_per_batch=config.batch_steps,
         total_frames=-1,
-        init_random_frames=config.random_steps if random_steps is None else random_steps,
+        init_random_frames=random_steps,
         policy_device=device and config.device,
         env_device=device,
         storing_device=device,
         exploration_type=ExplorationType.RANDOM,
-        track_traj_ids=False,
+        track_traj_ids=config.sequence_length > 1,
         auto_register_policy_transforms=False,  # the policy has no memory to be reset
     )
 
 
-def make_replay_buffer(config: MPOConfig, normalizer: nn.Module | None = None) -> ReplayBuffer:
-    """Transitions in memory, sampled uniformly; memory is taken as they arrive.
+def make_replay_buffer(
+    config: MPOConfig, normalizer: nn.Module | None = None, *, size: int | None = None
+) -> ReplayBuffer:
+    """Transitions in memory, sampled uniformly, or sequences; memory is taken as they arrive.
 
     Observations and rewards are kept as the environment gave them, and are normalized and scaled
     as they are sampled.
@@ -101,6 +111,9 @@ def make_replay_buffer(config: MPOConfig, normalizer: nn.Module | None = None) -
         normalizer (nn.Module, optional): an :class:`~mpo_torchrl.trainer.ObservationNormalizer`
             learns from what comes in and is applied to what is sampled.
 
+    Keyword Args:
+        size (int, optional): room for so many transitions; by default ``buffer_size``.
+
     Returns:
         ReplayBuffer: TorchRL's, empty.
 
@@ -112,11 +125,14 @@ def make_replay_buffer(config: MPOConfig, normalizer: nn.Module | None = None) -
         >>> len(buffer), buffer.sample().shape
         (10, torch.Size([4]))
     """
-    ndim = 1 if config.num_envs == 1 else 2
-    buffer = ReplayBuffer(
-        storage=LazyTensorStorage(config.buffer_size, device=config.device, ndim=ndim),
-        batch_size=config.batch_size,
-    )
+    if config.sequence_length > 1:
+        buffer: ReplayBuffer = make_sequence_buffer(config)
+    else:
+        ndim = 1 if config.num_envs == 1 else 2
+        buffer = ReplayBuffer(
+            storage=LazyTensorStorage(size or config.buffer_size, device=config.device, ndim=ndim),
+            batch_size=config.batch_size,
+        )
     # On the way in the last one is the first.
     if config.n_step > 1:
         buffer.append_transform(NStepReturns(config.n_step, config.gamma))
@@ -194,7 +210,8 @@ def transitions(
 ) -> TensorDictBase:
     """What learning reads of a collected batch, checked and cut where the run ends.
 
-    Nothing else is kept: the policy's outputs are stale while actions are random.
+    Nothing else is kept but the number of the episode, where the collector counts them: the
+    policy's outputs are stale while actions are random.
 
     Args:
         batch (TensorDictBase): ``[T]`` or ``[num_envs, T]``, as collected.
@@ -218,8 +235,11 @@ def transitions(
         (torch.Size([5]), ['action', 'next', 'observation'])
     """
     num_envs = batch.shape[:-1].numel()
-    batch = batch.select(*keys)[..., : -(-(limit - env_steps) // num_envs)]
-    finite = torch.stack([batch.get(key).isfinite().all(-1) for key in keys], dim=-1)
+    steps = -(-(limit - env_steps) // num_envs)
+    batch = batch.select(*keys, *[k for k in (TRAJECTORY,) if k in batch.keys(True)])[..., :steps]
+    finite = torch.stack(
+        [batch.get(key).isfinite().reshape(*batch.shape, -1).all(-1) for key in keys], dim=-1
+    )
     finite = finite.movedim(-2, 0)  # [T', (num_envs), K]
     if not finite.all():
         # The earliest step, its first environment, its first key.
@@ -232,17 +252,20 @@ def transitions(
 
 
 def finished_returns(batch: TensorDictBase) -> Tensor:
-    """Returns ``[K]`` of the ``K`` episodes that ended inside a collected batch.
+    """Returns ``[E]`` of the ``E`` episodes that ended inside a collected batch.
+
+    Of several rewards, their sum.
 
     Args:
         batch (TensorDictBase): ``[T]`` or ``[num_envs, T]``, as collected.
 
     Returns:
-        Tensor: ``[K]``, undiscounted.
+        Tensor: ``[E]``, undiscounted.
 
     Examples:
         >>> from mpo_torchrl.trainer import make_env
         >>> finished_returns(make_env("Pendulum-v1").rollout(200)).shape
         torch.Size([1])
     """
-    return batch.get(("next", "episode_reward"))[batch.get(("next", "done"))]
+    ended = batch.get(("next", "done")).squeeze(-1)
+    return batch.get(("next", "episode_reward"))[ended].sum(-1)

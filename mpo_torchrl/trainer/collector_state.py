@@ -41,12 +41,17 @@ def collector_state(collector: Collector) -> dict[str, Any]:
     for name in ("policy_state_dict", "env_state_dict"):  # the loss has one, "envs" the other
         state.pop(name, None)
     state["envs"] = [env.state_dict() for env in _layers(collector.env)]
+    counters = dict(collector.policy.named_buffers(recurse=False))  # of the policy alone
+    if counters:
+        state["policy"] = {name: counter.clone() for name, counter in counters.items()}
     return {**state, "carrier": collector._carrier.clone().to_dict()}
 
 
 def load_collector_state(collector: Collector, state: Mapping[str, Any]) -> None:
     """Bring a fresh collector to a state from :func:`collector_state`."""
     collector.load_state_dict(dict(state), strict=False)
+    for name, counter in state.get("policy", {}).items():
+        collector.policy.get_buffer(name).copy_(counter)
     layers = _layers(collector.env)
     for env, env_state in zip(layers, state["envs"], strict=True):
         env.load_state_dict(env_state)

@@ -161,9 +161,9 @@ def _keep_out_of_sight(arguments: list[str], scratch: str) -> list[str]:
         "hydra/job_logging=none",
         "hydra/hydra_logging=none",
     ]
-    is_setting = ["=" in argument and not argument.startswith("-") for argument in arguments]
-    first = is_setting.index(True) if any(is_setting) else len(arguments)
-    return [*arguments[:first], *quiet, *arguments[first:]]  # Hydra wants settings side by side
+    settings = [a for a in arguments if "=" in a and not a.startswith("-")]
+    options = [a for a in arguments if a not in settings]
+    return [*options, *quiet, *settings]  # Hydra wants settings side by side
 
 
 def _translate(error: Exception, config_class: Any) -> str:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
 
 import torch
+
+from mpo_torchrl.dual import ObjectiveTemperatures
 
 
 class SettingError(ValueError):
@@ -34,7 +36,10 @@ _KINDS: dict[str, tuple[type, str]] = {
     "bool": (bool, "true or false"),
     "str": (str, "text"),
     "list[int]": (list, "a list of whole numbers"),
+    "list[float]": (list, "a list of numbers"),
+    "list[str]": (list, "a list of names"),
 }
+_ITEMS: dict[str, type] = {"list[int]": int, "list[float]": float, "list[str]": str}
 
 
 def setting(
@@ -80,6 +85,11 @@ class RunConfig:
     checkpoint_every: int
     keep_checkpoints: int
     resume: str
+    # What runs on-policy do without:
+    hidden_observation: Sequence[int] = ()
+    sequence_length: int = 1
+    recurrent: str = "none"
+    state_size: int = 0
 
     @property
     def batch_steps(self) -> int:
@@ -90,6 +100,11 @@ class RunConfig:
     def random_steps(self) -> int:
         """Uniformly random steps before the policy acts, in whole collected batches."""
         return 0
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """The bound of each of several rewards by its name, in their order; empty for one."""
+        return {}
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any]) -> Self:
@@ -135,6 +150,9 @@ class MPOConfig(RunConfig):
     num_threads: int = setting(
         0, "threads of one torch operation; 0 leaves torch's choice", at_least=0
     )
+    compile: bool = setting(
+        False, "compile the loss, for half a minute; pays in long runs on several threads or a GPU"
+    )
     progress_bar: bool = setting(True, "show a progress bar")
     logger: str = setting(
         "csv",
@@ -154,6 +172,9 @@ class MPOConfig(RunConfig):
         "steps of the simulation in one of the environment (Gymnasium's MuJoCo); 0: its own",
         at_least=0,
     )
+    hidden_observation: list[int] = setting(
+        [], "numbers of the observation, by place, that the agent does not see", at_least=0
+    )
     reward_scale: float = setting(
         1.0, "factor of the rewards learned from; returns are shown without it", above=0
     )
@@ -168,6 +189,12 @@ class MPOConfig(RunConfig):
     critic_cells: list[int] = setting(
         [], "widths of a critic's hidden layers; []: two of hidden", at_least=1
     )
+    recurrent: str = setting(
+        "none",
+        "what actor and critics remember observations with, before their hidden layers",
+        choices=("none", "gru", "lstm"),
+    )
+    state_size: int = setting(64, "size of what a recurrent network remembers", at_least=1)
     layer_norm: bool = setting(True, "LayerNorm and tanh after the first layer of every network")
     num_critics: int = setting(2, "critics whose minimum scores an action", at_least=1)
     critic: str = setting(
@@ -216,6 +243,22 @@ class MPOConfig(RunConfig):
     utd_ratio: float = setting(1.0, "updates per environment step", above=0)
     gamma: float = setting(0.99, "discount", at_least=0, at_most=1)
     n_step: int = setting(1, "rewards in a target before the critic's value follows", at_least=1)
+    sequence_length: int = setting(
+        1, "consecutive steps of an episode that are replayed together; 1: transitions", at_least=1
+    )
+    burn_in: int = setting(
+        0,
+        "of these, steps at the start that only bring recurrent networks into their state",
+        at_least=0,
+    )
+    value_estimator: str = setting(
+        "td0",
+        "targets from one reward, or from all rewards that follow in a sequence",
+        choices=("td0", "td_lambda", "retrace"),
+    )
+    lmbda: float = setting(
+        0.95, "how far td_lambda and retrace trust longer returns", at_least=0, at_most=1
+    )
     tau: float = setting(0.005, "Polyak step of the targets after each update", above=0, at_most=1)
     target_period: int = setting(
         0, "copy the networks into the targets every so many updates; 0: Polyak steps", at_least=0
@@ -233,6 +276,14 @@ class MPOConfig(RunConfig):
         choices=("online", "target", "next"),
     )
     epsilon: float = setting(0.1, "E-step bound: KL of the weights, nats", above=0)
+    epsilons: list[float] = setting(
+        [],
+        "E-step bounds of several rewards, one each: the preference between them; []: one reward",
+        above=0,
+    )
+    objectives: list[str] = setting(
+        [], "names of these rewards, in their order; []: reward0, reward1, ..."
+    )
     epsilon_mean: float = setting(
         0.1, "M-step bound: KL of the mean, nats per action dimension", above=0
     )
@@ -314,6 +365,9 @@ class MPOConfig(RunConfig):
                 f"learning_starts must be > n_step * num_envs ({self.waiting_steps}), whose "
                 f"rewards are not all known at once, got {self.learning_starts}."
             )
+        if self.epsilons or self.objectives:
+            self._check_objectives()
+        self._check_sequences()
         if self.vmax <= self.vmin:
             raise SettingError(f"vmax must be > vmin ({self.vmin}), got {self.vmax}.")
         updates = self.utd_ratio * self.batch_steps
@@ -321,6 +375,85 @@ class MPOConfig(RunConfig):
             raise SettingError(
                 f"utd_ratio * {self.batch_steps} steps collected at once must be a whole number of "
                 f"updates >= 1, got utd_ratio {self.utd_ratio}; change it or steps_per_batch."
+            )
+
+    def _check_objectives(self) -> None:
+        if len(self.epsilons) < 2:
+            raise SettingError(
+                "epsilons must have a bound for each of two rewards or more, got "
+                f"{self.epsilons}; one reward is bounded by epsilon."
+            )
+        if self.objectives and len(self.objectives) != len(self.epsilons):
+            raise SettingError(
+                f"objectives must name each of the {len(self.epsilons)} rewards that epsilons "
+                f"bounds, got {self.objectives}."
+            )
+        taken: set[str] = set()
+        for name in self.objectives:
+            if not name.isidentifier() or name in taken or hasattr(ObjectiveTemperatures, name):
+                raise SettingError(
+                    "objectives must be different names of letters, digits and underscores, not "
+                    f"those of PyTorch's modules, got {name!r} in {self.objectives}."
+                )
+            taken.add(name)
+        needed = {
+            "critic": "scalar",
+            "temperature": "learned",
+            "value_estimator": "td0",
+            "recurrent": "none",
+        }
+        if self.policy == "categorical":
+            raise SettingError("policy must be gaussian or tanh_normal with epsilons.")
+        for setting_name, value in needed.items():
+            if getattr(self, setting_name) != value:
+                raise SettingError(
+                    f"{setting_name} must be {value} with epsilons, got "
+                    f"{getattr(self, setting_name)}."
+                )
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """The bound of each of several rewards by its name, in their order; empty for one."""
+        names = self.objectives or [f"reward{index}" for index in range(len(self.epsilons))]
+        return dict(zip(names, self.epsilons, strict=True))
+
+    def _check_sequences(self) -> None:
+        length = self.sequence_length
+        if self.batch_size % length:
+            raise SettingError(
+                f"batch_size must be a multiple of sequence_length ({length}), got "
+                f"{self.batch_size}."
+            )
+        if length > 1 and self.n_step > 1:
+            raise SettingError(
+                f"n_step must be 1 with sequence_length={length}, got {self.n_step}; "
+                "value_estimator=td_lambda looks further ahead in sequences."
+            )
+        if length == 1 and self.value_estimator != "td0":
+            raise SettingError(
+                f"sequence_length must be > 1 with value_estimator={self.value_estimator}, got 1."
+            )
+        if self.recurrent != "none" and length == 1:
+            raise SettingError(
+                f"sequence_length must be > 1 with recurrent={self.recurrent}, got 1."
+            )
+        if self.recurrent != "none" and self.policy == "categorical":
+            raise SettingError(
+                f"recurrent must be none with policy=categorical, got {self.recurrent}."
+            )
+        if self.burn_in and (self.recurrent == "none" or self.burn_in >= length):
+            raise SettingError(
+                f"burn_in must be < sequence_length ({length}), and 0 with recurrent=none, got "
+                f"{self.burn_in} with recurrent={self.recurrent}."
+            )
+        if self.critic != "scalar" and self.value_estimator != "td0":
+            raise SettingError(
+                f"value_estimator must be td0 with critic={self.critic}, got "
+                f"{self.value_estimator}."
+            )
+        if self.policy == "categorical" and self.value_estimator == "retrace":
+            raise SettingError(
+                "value_estimator must be td0 or td_lambda with policy=categorical, got retrace."
             )
 
     @property
@@ -354,13 +487,13 @@ def valid_range(field: dataclasses.Field[Any]) -> str:
         return " or ".join(limits["choices"])
     bounds = ((">", limits["above"]), (">=", limits["at_least"]), ("<=", limits["at_most"]))
     words = [f"{sign} {bound}" for sign, bound in bounds if bound is not None]
-    if str(field.type) == "list[int]":
+    if str(field.type) in _ITEMS and words:
         words = ["each " + " and ".join(words)]
     return " ".join([_KINDS[str(field.type)][1], " and ".join(words)]).strip()
 
 
 def describe_settings(config_class: type = MPOConfig) -> str:
-    """All settings, one a line: name, default, meaning and valid range."""
+    """All settings that are used, one a line: name, default, meaning and valid range."""
     rows = [
         (
             field.name,
@@ -368,6 +501,7 @@ def describe_settings(config_class: type = MPOConfig) -> str:
             f"{field.metadata['meaning']} [{valid_range(field)}]",
         )
         for field in dataclasses.fields(config_class)
+        if field.name not in getattr(config_class, "UNUSED", ())
     ]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return "\n".join(
@@ -398,12 +532,15 @@ def _check_device(device: str) -> None:
 def _checked(field: dataclasses.Field[Any], value: Any) -> Any:
     """``value`` in the field's type; a :class:`SettingError` names the setting and its range."""
     kind = _KINDS[str(field.type)][0]
-    if kind is float and type(value) is int:
-        value = float(value)
-    values = list(value) if kind is list and isinstance(value, (list, tuple)) else [value]
-    if not all(_is_valid(field.metadata, int if kind is list else kind, item) for item in values):
-        raise SettingError(f"{field.name} must be {valid_range(field)}, got {value!r}.")
-    return values if kind is list else value
+    several = kind is list and isinstance(value, (list, tuple))
+    if several:
+        kind = _ITEMS[str(field.type)]
+    values = list(value) if several else [value]
+    values = [float(item) if kind is float and type(item) is int else item for item in values]
+    found = values if several else values[0]
+    if not all(_is_valid(field.metadata, kind, item) for item in values):
+        raise SettingError(f"{field.name} must be {valid_range(field)}, got {found!r}.")
+    return found
 
 
 def _is_valid(limits: Mapping[str, Any], kind: Any, value: Any) -> bool:

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
 import torch
 from torchrl.data import TensorSpec
-from torchrl.modules import ValueOperator
 
 from mpo_torchrl.critic import (
     CategoricalCritic,
     Critic,
     MixtureCritic,
+    MultiObjectiveCritic,
     QuantileCritic,
     ScalarCritic,
     TwoHotCritic,
 )
 from mpo_torchrl.functional import signed_hyperbolic
-from mpo_torchrl.modules import make_critics
+from mpo_torchrl.modules import make_critics, make_recurrent_critics
+from mpo_torchrl.modules.recurrent import Cell
 from mpo_torchrl.trainer.config import MPOConfig
 
 
 def make_critic(observation_size: int, action_spec: TensorSpec, config: MPOConfig) -> Critic:
     """Part 1 of the loss: networks, and what their outputs mean."""
+    make: Callable[..., list[Any]] = make_critics
+    if config.recurrent != "none":
+        cell = cast(Cell, config.recurrent)
+        make = partial(make_recurrent_critics, state_size=config.state_size, cell=cell)
 
-    def networks(num_outputs: int) -> list[ValueOperator]:
-        return make_critics(
+    def networks(num_outputs: int) -> list[Any]:
+        return make(
             observation_size,
             action_spec,
             num_critics=config.num_critics,
@@ -32,6 +41,9 @@ def make_critic(observation_size: int, action_spec: TensorSpec, config: MPOConfi
             num_outputs=num_outputs,
         )
 
+    if config.bounds:
+        objectives = len(config.bounds)
+        return MultiObjectiveCritic(networks(objectives), objectives)
     if config.critic == "c51":
         support = torch.linspace(config.vmin, config.vmax, config.num_atoms)
         return CategoricalCritic(networks(config.num_atoms), support)

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mpo_torchrl.trainer.results import OBJECTIVE
+
 Numbers = NDArray[np.float64]
 
 IRRELEVANT = {
@@ -41,6 +43,11 @@ class Run(NamedTuple):
     def last_step(self) -> float:
         """Environment steps of the last row."""
         return float(self.table["env_steps"][-1])
+
+    @property
+    def objectives(self) -> list[str]:
+        """The names of several rewards; none for one."""
+        return [name.removeprefix(OBJECTIVE) for name in self.table if OBJECTIVE in name]
 
 
 class Curve(NamedTuple):
@@ -113,6 +120,19 @@ def range_band(runs: Sequence[Run], metric: str) -> Curve:
     """Mean over runs and the range from the least to the greatest of them."""
     steps, values = _aligned(runs, metric)
     return Curve(steps, values.mean(0), values.min(0), values.max(0))
+
+
+def last_returns(runs: Sequence[Run]) -> Numbers:
+    """Mean return of each of several rewards in the last evaluation of each run: ``[R, K]``."""
+    names = runs[0].objectives
+    return np.array([[run.table[f"{OBJECTIVE}{name}"][-1] for name in names] for run in runs])
+
+
+def on_front(points: Numbers) -> NDArray[np.bool_]:
+    """Which of the points ``[P, K]`` no other one beats: as good in all, better in one: ``[P]``."""
+    as_good = (points[:, None] >= points).all(-1)  # [P, P]: is the first as good as the second
+    beats = as_good & (points[:, None] > points).any(-1)
+    return np.logical_not(beats.any(0))
 
 
 def measured(run: Run, metric: str) -> tuple[Numbers, Numbers]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import warnings
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import torch
-from torchrl.data.tensor_specs import Bounded, Composite, OneHot
+from tensordict import TensorDictBase
+from torchrl.data.tensor_specs import Bounded, Composite, OneHot, Unbounded
 from torchrl.envs import (
     CatTensors,
     Compose,
@@ -17,18 +19,27 @@ from torchrl.envs import (
     DoubleToFloat,
     EnvBase,
     GymWrapper,
+    InitTracker,
+    ObservationTransform,
     ParallelEnv,
     RewardSum,
     SerialEnv,
+    TensorDictPrimer,
     Transform,
     TransformedEnv,
 )
 
+from mpo_torchrl.modules import make_torso
+from mpo_torchrl.modules.recurrent import ACTOR_STATE, Cell
 from mpo_torchrl.trainer.config import RunConfig, SettingError
 from mpo_torchrl.trainer.episode import EpisodeMemory
+from mpo_torchrl.trainer.seeding import keep_random_state
 
 SUITE = "dm_control/"
 """What the names of the DeepMind Control Suite begin with."""
+
+SEVERAL_REWARDS = ("mo-", "mo_gymnasium:")
+"""What the names of MO-Gymnasium's environments begin with."""
 
 
 class ClipAction(Transform):
@@ -45,6 +56,51 @@ class ClipAction(Transform):
 
     def _inv_apply_transform(self, action: torch.Tensor) -> torch.Tensor:
         return action.clamp(self.low, self.high)
+
+
+class HideEntries(ObservationTransform):
+    """Leaves numbers out of the observation: what remains does not tell the whole state.
+
+    Args:
+        size (int): size of the observation vector.
+        hidden (sequence of int): places of the numbers to leave out.
+    """
+
+    def __init__(self, size: int, hidden: Sequence[int]) -> None:
+        super().__init__(in_keys=["observation"], out_keys=["observation"])
+        self.register_buffer("seen", torch.tensor([i for i in range(size) if i not in hidden]))
+
+    def _apply_transform(self, observation: torch.Tensor) -> torch.Tensor:
+        return observation[..., self.seen]
+
+    def _reset(
+        self, tensordict: TensorDictBase, tensordict_reset: TensorDictBase
+    ) -> TensorDictBase:
+        return self._call(tensordict_reset)
+
+    def transform_observation_spec(self, observation_spec: Composite) -> Composite:
+        """The specs, with that of what is left: numbers without bounds."""
+        whole = observation_spec["observation"]
+        shape = (*whole.shape[:-1], len(self.seen))
+        observation_spec["observation"] = Unbounded(shape, dtype=whole.dtype, device=whole.device)
+        return observation_spec
+
+
+def _hide(name: str, env: EnvBase, hidden: Sequence[int]) -> HideEntries:
+    size = env.observation_spec["observation"].shape[-1]
+    if max(hidden) >= size or len(set(hidden)) == size:
+        raise SettingError(
+            f"hidden_observation must leave something of the {size} numbers that env {name!r} "
+            f"shows, at places 0 to {size - 1}, got {list(hidden)}."
+        )
+    return HideEntries(size, hidden)
+
+
+def make_primer(recurrent: str, state_size: int) -> TensorDictPrimer:
+    """What puts the empty state of a recurrent policy where an episode begins."""
+    with keep_random_state():  # the module is only asked for its keys and sizes
+        torso = make_torso(1, state_size, cell=cast(Cell, recurrent), state_key=ACTOR_STATE)
+    return torso.make_tensordict_primer()
 
 
 def make_training_env(config: RunConfig) -> EnvBase:
@@ -78,6 +134,10 @@ def env_settings(config: RunConfig) -> dict[str, Any]:
         "action_repeat": config.action_repeat,
         "frame_skip": config.frame_skip,
         "discrete": config.policy == "categorical",
+        "num_rewards": len(config.bounds) or 1,
+        "hidden": config.hidden_observation,
+        "recurrent": config.recurrent,
+        "state_size": config.state_size,
     }
 
 
@@ -89,6 +149,10 @@ def make_env(
     action_repeat: int = 1,
     frame_skip: int = 0,
     discrete: bool = False,
+    num_rewards: int = 1,
+    hidden: Sequence[int] = (),
+    recurrent: str = "none",
+    state_size: int = 0,
     render: bool = False,
 ) -> EnvBase:
     """A task of control, from Gymnasium or dm_control, behind TorchRL's interface.
@@ -99,7 +163,8 @@ def make_env(
     Args:
         name (str): Gymnasium id, e.g. ``"HalfCheetah-v5"``, or ``"module:id"`` where importing the
             module registers it; or a task of the DeepMind Control Suite, e.g.
-            ``"dm_control/walker-walk"``, whose observations are put side by side.
+            ``"dm_control/walker-walk"``, whose observations are put side by side; or an
+            environment of MO-Gymnasium with several rewards, e.g. ``"mo-halfcheetah-v5"``.
 
     Keyword Args:
         num_envs (int): with more than one, entries are ``[num_envs, ...]``.
@@ -109,14 +174,21 @@ def make_env(
         frame_skip (int): steps of the simulator in one step of a MuJoCo environment of Gymnasium;
             0 leaves its own number. What an action can do in one step changes with it.
         discrete (bool): whether actions are one of a number, one-hot, or else real numbers.
+        num_rewards (int): how many rewards a step has, ``K``.
+        hidden (sequence of int): numbers of the observation, by place, that are left out.
+        recurrent (str): kind of a recurrent policy's memory, ``"gru"`` or ``"lstm"``, whose state
+            then goes from step to step, and is empty where an episode begins; or ``"none"``.
+        state_size (int): size of that state.
         render (bool): let ``env.render()`` give pictures, ``[H, W, 3]`` bytes.
 
     Returns:
-        EnvBase: keys ``observation``, ``action``, ``("next", "reward")`` and the done flags.
+        EnvBase: keys ``observation``, ``action``, ``("next", "reward")`` ``[K]`` and the done
+        flags.
 
     Raises:
         SettingError: if the id is unknown, a package is missing, the action space is not the kind
-            asked for, or a box without bounds, or there is no flat ``observation``.
+            asked for, or a box without bounds, there is no flat ``observation``, or another
+            number of rewards.
 
     Examples:
         >>> env = make_env("Pendulum-v1")
@@ -128,6 +200,7 @@ def make_env(
     on_suite = name.startswith(SUITE)
     if not on_suite:
         _check_observation(name, one)
+    _check_reward(name, one, num_rewards)
     action_spec = _check_discrete(name, one) if discrete else _check_action(name, one)
     if num_envs > 1:
         one.close()
@@ -135,6 +208,11 @@ def make_env(
     env = TransformedEnv(base, Compose(RewardSum()), auto_unwrap=True)
     if on_suite:
         env.append_transform(CatTensors(list(one.observation_spec.keys()), "observation"))
+    if hidden:
+        env.append_transform(_hide(name, env, hidden))
+    if recurrent != "none":
+        env.append_transform(InitTracker())
+        env.append_transform(make_primer(recurrent, state_size))
     if not discrete:
         env.append_transform(ClipAction(action_spec.space.low, action_spec.space.high))
     dtypes = {spec.dtype for spec in env.specs.values(include_nested=True, leaves_only=True)}
@@ -154,7 +232,7 @@ def _simulator(name: str, action_repeat: int, frame_skip: int, render: bool) -> 
         settings["render_mode"] = "rgb_array"
     try:
         # TorchRL's GymEnv would pass on a frameskip that is Atari's.
-        env = gymnasium.make(name, **settings)
+        env = _maker(name)(name, **settings)
     except gymnasium.error.DependencyNotInstalled as error:
         remedy = "; pip install 'mpo_torchrl[mujoco]'" if "mujoco" in str(error).lower() else ""
         raise SettingError(f"env {name!r} needs a missing package: {error}{remedy}") from error
@@ -165,6 +243,23 @@ def _simulator(name: str, action_repeat: int, frame_skip: int, render: bool) -> 
             raise _no_frame_skip(name, frame_skip) from error
         raise
     return TransformedEnv(GymWrapper(env, frame_skip=action_repeat), EpisodeMemory())
+
+
+def _maker(name: str) -> Callable[..., gymnasium.Env[Any, Any]]:
+    """Gymnasium's ``make``, or for its own environments that of MO-Gymnasium.
+
+    Theirs leaves out Gymnasium's checker, which takes several rewards for a mistake.
+    """
+    if not name.startswith(SEVERAL_REWARDS):
+        return gymnasium.make
+    try:
+        import mo_gymnasium  # its environments are known from here on
+    except ImportError as error:
+        raise SettingError(
+            f"env {name!r} needs a missing package: {error}; pip install "
+            "'mpo_torchrl[multi_objective]'."
+        ) from error
+    return mo_gymnasium.make
 
 
 def _suite_env(name: str, action_repeat: int, frame_skip: int) -> EnvBase:
@@ -209,6 +304,16 @@ def _check_observation(name: str, env: EnvBase) -> None:
         raise SettingError(
             f"env {name!r} must have a flat observation of real numbers, got shape "
             f"{tuple(observation.shape)} and {observation.dtype}."
+        )
+
+
+def _check_reward(name: str, env: EnvBase, num_rewards: int) -> None:
+    found = env.reward_spec.shape[-1]
+    if found != num_rewards:
+        raise SettingError(
+            f"env {name!r} must have as many rewards as epsilons has bounds (one without "
+            f"epsilons), got {found} reward(s) for {num_rewards}; recipes/mpo.py learns from "
+            "several with epsilons=[...], a bound for each."
         )
 
 

@@ -16,6 +16,7 @@ from mpo_torchrl.trainer.config import MPOConfig, RunConfig
 from mpo_torchrl.trainer.environment import env_settings, make_env
 from mpo_torchrl.trainer.learning import make_loss
 from mpo_torchrl.trainer.normalizer import make_normalizer
+from mpo_torchrl.trainer.offline_config import OfflineConfig
 from mpo_torchrl.trainer.on_policy import make_vmpo_loss
 from mpo_torchrl.trainer.policy import MeanPolicy
 from mpo_torchrl.trainer.seeding import keep_random_state, seed_everything
@@ -47,12 +48,12 @@ def make_evaluation_env(config: RunConfig) -> EnvBase:
 
 
 def evaluate(env: EnvBase, policy: TensorDictModuleBase, seed: int = EVALUATION_SEED) -> Tensor:
-    """Undiscounted returns ``[K]`` of one episode in each of the ``K`` environments.
+    """Undiscounted returns ``[E]`` of one episode in each of the ``E`` environments.
 
-    Nothing random of the training is touched.
+    ``[E, K]`` where each step has ``K`` rewards. Nothing random of the training is touched.
 
     Args:
-        env (EnvBase): ``K`` environments, from :func:`make_evaluation_env`.
+        env (EnvBase): ``E`` environments, from :func:`make_evaluation_env`.
         policy (TensorDictModuleBase): what to play, e.g. a
             :class:`~mpo_torchrl.trainer.MeanPolicy`.
         seed (int): fixes the states that episodes start from.
@@ -71,16 +72,16 @@ def evaluate(env: EnvBase, policy: TensorDictModuleBase, seed: int = EVALUATION_
     with keep_random_state(), torch.no_grad():
         seed_everything(seed)
         env.set_seed(seed)
-        returns = torch.zeros(env.batch_size)
+        returns = torch.zeros(env.reward_spec.shape)  # [E, K]
         running = torch.ones(env.batch_size, dtype=torch.bool)
         state = env.reset()
         for _ in range(MAX_EPISODE_STEPS):
             step, state = env.step_and_maybe_reset(policy(state))
-            returns += step["next", "reward"].squeeze(-1) * running
+            returns += step["next", "reward"] * running.unsqueeze(-1)
             running &= ~step["next", "done"].squeeze(-1)
             if not running.any():
                 break
-    return returns
+    return returns.squeeze(-1)
 
 
 def load_policy(checkpoint: str | Path) -> tuple[MeanPolicy, Any, dict[str, int]]:
@@ -90,8 +91,10 @@ def load_policy(checkpoint: str | Path) -> tuple[MeanPolicy, Any, dict[str, int]
         CheckpointError: if the file is missing, damaged, of other dimensions or no checkpoint.
         SettingError: if the environment cannot be made here.
     """
-    on_policy = "top_k_fraction" in read_metadata(checkpoint)["config"]
-    config = read_config(checkpoint, VMPOConfig if on_policy else MPOConfig)
+    settings = read_metadata(checkpoint)["config"]
+    on_policy = "top_k_fraction" in settings
+    of_mpo = OfflineConfig if "dataset" in settings else MPOConfig
+    config = read_config(checkpoint, VMPOConfig if on_policy else of_mpo)
     env = make_env(config.env, **env_settings(config))
     if on_policy:
         actor, loss = make_vmpo_loss(env, config)

@@ -8,6 +8,7 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.trainers import OptimizationStepper
 
 from mpo_torchrl.trainer.collection import transitions
+from mpo_torchrl.trainer.compiled import UpdateLoss
 from mpo_torchrl.trainer.learning import total_loss
 from mpo_torchrl.trainer.results import due
 
@@ -24,9 +25,12 @@ class UpdateStepper(OptimizationStepper):
 
     losses: TensorDictBase | None = None
 
+    def __init__(self, loss: UpdateLoss) -> None:
+        self.loss = loss
+
     def step(self, trainer: MPOTrainer, sub_batch: TensorDictBase) -> TensorDictBase:
         """Differentiate the loss of a batch and move the parameters."""
-        losses = trainer.loss_module(sub_batch)
+        losses = self.loss(sub_batch)
         total_loss(losses).backward()
         trainer.optimizer.step()
         trainer.optimizer.zero_grad()

@@ -72,6 +72,7 @@ class MPOLossConfig(LossConfig):
     scoring_dtype: str = "auto"
     use_prioritized_weights: Any = "auto"
     scalar_output_mode: str | None = None
+    burn_in: int = 0
     temperature: Any = None
     e_step: Any = None
     m_step: Any = None

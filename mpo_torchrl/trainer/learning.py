@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
 from typing import Any, Literal, cast
 
 import torch
@@ -9,23 +11,28 @@ from tensordict import TensorDictBase
 from torch import Tensor
 from torchrl.envs import EnvBase
 from torchrl.modules import ProbabilisticActor
-from torchrl.objectives import LossModule
+from torchrl.objectives import LossModule, ValueEstimators
 
-from mpo_torchrl.dual import ExactTemperature
+from mpo_torchrl.critic.retrace import RETRACE
+from mpo_torchrl.dual import ExactTemperature, FixedTemperature, Temperature
 from mpo_torchrl.dual.multiplier import Parametrization
-from mpo_torchrl.loss import DiscreteMPOLoss, MPOLoss
+from mpo_torchrl.e_step import BehaviourEStep
+from mpo_torchrl.loss import DiscreteMPOLoss, MPOLoss, MultiObjectiveMPOLoss
 from mpo_torchrl.loss.actor import ActorLoss
 from mpo_torchrl.loss.improvement import ImprovementLoss
 from mpo_torchrl.modules import (
     make_actor,
     make_discrete_actor,
     make_discrete_critics,
+    make_recurrent_actor,
 )
 from mpo_torchrl.modules.actor import PolicyKind
+from mpo_torchrl.modules.recurrent import Cell
 from mpo_torchrl.targets import FusedSoftUpdate, PeriodicUpdate
 from mpo_torchrl.trainer.collection import NonFiniteError
 from mpo_torchrl.trainer.config import MPOConfig, RunConfig
 from mpo_torchrl.trainer.critics import make_critic
+from mpo_torchrl.trainer.offline_config import OfflineConfig
 
 
 def make_loss(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, ImprovementLoss]:
@@ -49,14 +56,22 @@ def make_loss(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, Impr
     """
     make = _make_discrete if config.policy == "categorical" else _make_continuous
     actor, loss = make(env, config)
-    loss.make_value_estimator(gamma=config.gamma)
+    if config.value_estimator == "td0":
+        loss.make_value_estimator(gamma=config.gamma)
+    else:
+        kind = {"td_lambda": ValueEstimators.TDLambda, "retrace": RETRACE}[config.value_estimator]
+        loss.make_value_estimator(kind, gamma=config.gamma, lmbda=config.lmbda)
     return actor, loss.to(config.device)
 
 
 def _make_continuous(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, MPOLoss]:
     observation_size = env.observation_spec["observation"].shape[-1]
     action_spec = env.action_spec_unbatched
-    actor = make_actor(
+    make = make_actor
+    if config.recurrent != "none":
+        cell = cast(Cell, config.recurrent)
+        make = partial(make_recurrent_actor, state_size=config.state_size, cell=cell)
+    actor = make(
         observation_size,
         action_spec,
         num_cells=config.actor_cells or [config.hidden] * 2,
@@ -65,14 +80,22 @@ def _make_continuous(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActo
         min_stddev=config.min_stddev,
         layer_norm=config.layer_norm,
     )
-    loss = MPOLoss(
+    loss_class: Any = MPOLoss
+    e_step: dict[str, Any] = {"epsilon": config.epsilon}
+    if config.bounds:
+        loss_class, e_step = MultiObjectiveMPOLoss, {"epsilon": config.bounds}
+    elif isinstance(config, OfflineConfig):
+        e_step["e_step"] = _make_behaviour_e_step(config)
+    elif config.temperature == "exact":
+        e_step["temperature"] = ExactTemperature(config.epsilon)
+    loss = loss_class(
         actor,
         make_critic(observation_size, action_spec, config),
+        **e_step,
         num_qvalue_nets=config.num_critics,
         num_action_samples=config.n_action_samples,
         num_bootstrap_samples=config.n_bootstrap_samples,
         e_step_critic=cast(Literal["online", "target", "next"], config.e_step_critic),
-        epsilon=config.epsilon,
         epsilon_mean=config.epsilon_mean,
         epsilon_stddev=config.epsilon_stddev,
         epsilon_penalty=config.epsilon_penalty,
@@ -81,13 +104,32 @@ def _make_continuous(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActo
         init_penalty_temperature=config.init_penalty_temperature,
         init_alpha_mean=config.init_alpha_mean,
         init_alpha_stddev=config.init_alpha_stddev,
-        temperature=ExactTemperature(config.epsilon) if config.temperature == "exact" else None,
         parametrization=cast(Parametrization, config.parametrization),
         delay_actor=config.delay_actor,
         delay_qvalue=config.delay_qvalue,
         action_spec=action_spec,
+        burn_in=config.burn_in,
     )
     return actor, loss
+
+
+def _make_behaviour_e_step(config: OfflineConfig) -> BehaviourEStep:
+    """Part 2 of a run on a data set."""
+    temperature: Temperature | ExactTemperature | FixedTemperature
+    if config.temperature == "learned":
+        temperature = Temperature(
+            config.epsilon,
+            config.init_temperature,
+            parametrization=cast(Parametrization, config.parametrization),
+        )
+    elif config.temperature == "exact":
+        temperature = ExactTemperature(config.epsilon)
+    else:
+        infinite = config.temperature == "infinite"
+        temperature = FixedTemperature(math.inf if infinite else config.init_temperature)
+    return BehaviourEStep(
+        temperature, num_action_samples=config.n_action_samples, max_weight=config.max_weight
+    )
 
 
 def _make_discrete(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor, DiscreteMPOLoss]:

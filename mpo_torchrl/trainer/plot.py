@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mpo_torchrl.trainer.curves import Curve, Run, confidence_band, measured, range_band
+from mpo_torchrl.trainer.curves import (
+    Curve,
+    Run,
+    confidence_band,
+    last_returns,
+    measured,
+    on_front,
+    range_band,
+)
 from mpo_torchrl.trainer.table_logger import TableLogger
 
 MULTIPLIERS = ("temperature", "penalty_temperature", "alpha_mean", "alpha_stddev", "alpha_policy")
@@ -107,16 +116,55 @@ def draw_duals(path: Path, runs: Mapping[str, Mapping[str, Sequence[Run]]]) -> N
     figure.savefig(path, dpi=150)
 
 
+def draw_fronts(path: Path, runs: Mapping[str, Mapping[str, Sequence[Run]]]) -> None:
+    """Draw what each preference reached: axes two of several rewards, a colour a group.
+
+    Small points are the last evaluations of runs, large ones their means over seeds; the line
+    joins the means that no other one beats in every reward.
+
+    Args:
+        path (Path): the picture.
+        runs (mapping): environment to group to runs, from
+            :func:`~mpo_torchrl.trainer.curves.group_runs`, each with several rewards.
+    """
+    panels = []
+    for env, groups in runs.items():
+        names = next(iter(groups.values()))[0].objectives
+        panels += [(env, groups, names, p) for p in itertools.combinations(range(len(names)), 2)]
+    figure = Figure(figsize=(6.4 * len(panels), 4.8), layout="constrained")
+    every_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (env, groups, names, pair) in zip(every_axes, panels, strict=True):
+        points = [last_returns(members) for members in groups.values()]
+        means = np.stack([members.mean(0) for members in points])  # [G, K]
+        front = means[on_front(means)][:, pair]
+        axes.plot(*front[front[:, 0].argsort()].T, color="gray", lw=0.8, ls="--", zorder=0)
+        for index, (label, members) in enumerate(groups.items()):
+            color = f"C{index % 10}"
+            axes.scatter(*points[index][:, pair].T, color=color, s=12, alpha=0.6)
+            axes.scatter(*means[index, pair], color=color, s=60, label=_named(label, members))
+        x, y = (f"return: {names[objective]}" for objective in pair)
+        axes.set(title=env, xlabel=x, ylabel=y)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    figure.supxlabel(
+        "last evaluation; large: mean over seeds; line: means that none beats in all rewards",
+        fontsize="small",
+    )
+    figure.savefig(path, dpi=150)
+
+
 def _draw_multipliers(axes: Axes, runs: Sequence[Run]) -> None:
-    for name in MULTIPLIERS:
+    several = [name for name in runs[0].table if name.startswith("temperature_")]
+    for name in (*MULTIPLIERS, *several):
         _draw_band(axes, range_band(runs, name), name)
     axes.set(ylabel="dual variable", yscale="log")
 
 
 def _draw_kls(axes: Axes, runs: Sequence[Run], settings: Mapping[str, Any]) -> None:
-    bounded = all(bound in settings for name, bound in KL_BOUNDS.items() if name in runs[0].table)
-    for name, bound in KL_BOUNDS.items():
-        unit = settings.get(bound, 1.0) if bounded else 1.0
+    bounds = _bounds(runs[0].table, settings)
+    bounded = all(value is not None for _, value in bounds.values())
+    for name, (bound, value) in bounds.items():
+        unit = value if bounded and value is not None else 1.0
         curve = range_band(runs, name)
         curve = Curve(curve.steps, curve.mean / unit, curve.low / unit, curve.high / unit)
         _draw_band(axes, curve, f"{name} / {bound}" if bounded else name)
@@ -124,6 +172,22 @@ def _draw_kls(axes: Axes, runs: Sequence[Run], settings: Mapping[str, Any]) -> N
         axes.axhline(1.0, color="black", lw=0.8, ls="--", label="bound")
     axes.set(ylabel="KL / its bound" if bounded else "KL, nats (bounds unknown)")
     axes.set_ylim(0, 1.3 * axes.get_ylim()[1])  # room for the legend
+
+
+def _bounds(
+    columns: Iterable[str], settings: Mapping[str, Any]
+) -> dict[str, tuple[str, float | None]]:
+    """Each KL of a table: what its bound is called, and the bound if it is known."""
+    columns = list(columns)
+    several = [name for name in columns if name.startswith("kl_e_step_")]
+    epsilons = settings.get("epsilons") or [None] * len(several)
+    return {
+        **{name: (b, settings.get(b)) for name, b in KL_BOUNDS.items() if name in columns},
+        **{
+            name: (f"epsilons[{index}]", epsilon)
+            for index, (name, epsilon) in enumerate(zip(several, epsilons, strict=True))
+        },
+    }
 
 
 def _draw_effective_sample_size(

@@ -62,6 +62,14 @@ class RayConfig(MPOConfig):
         "", "the cluster: host:port of its head, auto on one of its machines; empty: this machine"
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sequence_length > 1:
+            raise SettingError(
+                "sequence_length must be 1 with recipes/mpo_ray.py, whose collectors bring their "
+                f"steps in any order, got {self.sequence_length}."
+            )
+
     @property
     def waiting_steps(self) -> int:
         """Collected steps whose n-step returns are open, of all collectors."""

@@ -16,6 +16,9 @@ from tensordict import TensorDictBase
 from mpo_torchrl.trainer.config import RunConfig
 from mpo_torchrl.trainer.progress import Progress
 
+OBJECTIVE = "eval_return_mean_"
+"""What a column begins with that holds the mean return of one of several rewards."""
+
 
 def make_run_dir(config: RunConfig) -> Path:
     """The run's folder, made: ``run_dir``, or ``runs/<env>-<seed>-<time>`` where that is empty.
@@ -58,6 +61,16 @@ def due(every: int, env_steps: int, batch: TensorDictBase) -> bool:
     return env_steps % every < batch.numel()
 
 
+def return_figures(progress: Progress) -> dict[str, float]:
+    """Mean and stddev of the returns of the last evaluation; of several rewards each mean too."""
+    returns = torch.tensor(progress.returns)
+    return {
+        "eval_return_mean": returns.mean().item(),
+        "eval_return_stddev": returns.std(correction=0).item(),
+        **{f"{OBJECTIVE}{name}": mean for name, mean in progress.objective_means.items()},
+    }
+
+
 def progress_row(progress: Progress, losses: TensorDictBase | None) -> dict[str, float]:
     """One row of the learning curve: an evaluation and what the last update reported.
 
@@ -76,12 +89,10 @@ def progress_row(progress: Progress, losses: TensorDictBase | None) -> dict[str,
         >>> row["eval_return_mean"], row["eval_return_stddev"]
         (2.0, 1.0)
     """
-    returns = torch.tensor(progress.returns)
     return {
         "updates": progress.updates,
         "wall_seconds": round(progress.wall_seconds, 3),
-        "eval_return_mean": returns.mean().item(),
-        "eval_return_stddev": returns.std(correction=0).item(),
+        **return_figures(progress),
         **({} if losses is None else {key: value.item() for key, value in losses.items()}),
     }
 
@@ -103,6 +114,9 @@ def progress_line(env_steps: int, row: Mapping[str, float]) -> str:
     """
     mean, stddev = row["eval_return_mean"], row["eval_return_stddev"]
     details = "".join(
+        f"  {key.removeprefix(OBJECTIVE)} {row[key]:.2f}" for key in row if OBJECTIVE in key
+    )
+    details += "".join(
         f"  {key} {row[key]:.3g}" for key in ("temperature", "kl_mean", "kl_stddev") if key in row
     )
     return f"{env_steps:9,} steps  return {mean:9.2f} +- {stddev:.2f}{details}"
@@ -134,18 +148,16 @@ def final_metrics(
         >>> metrics["mean_reward"], metrics["seed"], metrics["kl_mean"]
         (2.0, 7, 0.01)
     """
-    returns = torch.tensor(progress.returns)
-    mean = returns.mean().item()
+    figures = return_figures(progress)
     return {
         "env": config.env,
         "seed": config.seed,
         "env_steps": progress.env_steps,
         "updates": progress.updates,
         "wall_seconds": round(progress.wall_seconds, 3),
-        "mean_reward": mean,
-        "eval_return_mean": mean,
-        "eval_return_stddev": returns.std(correction=0).item(),
-        "eval_episodes": returns.numel(),
+        "mean_reward": figures["eval_return_mean"],
+        **figures,
+        "eval_episodes": len(progress.returns),
         "state_sha256": state_sha256,
         **{name: float(value) for name, value in diagnostics.items()},
     }

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from torchrl import torchrl_logger
 from torchrl.checkpoint import Checkpoint, CheckpointError, CheckpointRotation, GlobalRNGState
 
@@ -90,9 +91,10 @@ class RunStates:
 
         Raises:
             SettingError: if the state is of a run with other settings, or missing with
-                ``resume=must``.
+                ``resume=must``, or if another process is at work in the folder.
             CheckpointError: if there are states and none can be loaded.
         """
+        self._lock()
         remove_leftovers(self.run_dir)
         if self.config.resume == "never":
             shutil.rmtree(self.rotation.directory, ignore_errors=True)
@@ -144,6 +146,19 @@ class RunStates:
             if self.newest is not None:
                 there = f"The same command continues from {self.newest.name}, once that is mended."
             raise CheckpointError(f"{error} {there}") from error
+
+    def _lock(self) -> None:
+        """Keep other processes out for as long as this one lives, however it ends."""
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        # One lock a process: who makes a second trainer in a notebook is not locked out.
+        self._lock_file = FileLock(self.run_dir / ".lock", is_singleton=True)
+        try:
+            self._lock_file.acquire(timeout=0)
+        except Timeout:
+            raise SettingError(
+                f"run_dir {str(self.run_dir)!r} is in use by another process: wait for it to end, "
+                "or take another run_dir."
+            ) from None
 
     def _load(self, path: Path) -> None:
         check_settings(self.config, read_config(path, type(self.config)), self.run_dir)

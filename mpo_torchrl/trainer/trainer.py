@@ -34,6 +34,7 @@ from mpo_torchrl.trainer.checkpoint import (
     save_learner,
 )
 from mpo_torchrl.trainer.collection import NonFiniteError, make_collector, make_replay_buffer
+from mpo_torchrl.trainer.compiled import update_loss
 from mpo_torchrl.trainer.config import MPOConfig
 from mpo_torchrl.trainer.digest import state_sha256
 from mpo_torchrl.trainer.environment import make_training_env
@@ -103,7 +104,7 @@ class MPOTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         self.config = config
-        self.stepper = UpdateStepper()
+        self.stepper = UpdateStepper(update_loss(loss_module, compile=config.compile))
         super().__init__(
             collector=collector,
             total_frames=config.total_timesteps,
@@ -123,7 +124,7 @@ class MPOTrainer(Trainer):
         # TorchRL keeps these on the class: two trainers would share them.
         self.collected_frames = self._optim_count = self._last_save = 0
         self._last_log: dict[str, int] = {}
-        self.progress = Progress()
+        self.progress = Progress([*config.bounds])
         self.stop = StopRequest()
         self.finished = False
         self.states: RunStates | None = None

@@ -10,6 +10,7 @@ import torch
 from tensordict import TensorDict
 
 from mpo_torchrl import MPOLoss, MultiObjectiveMPOLoss
+from mpo_torchrl.critic import MultiObjectiveCritic
 from mpo_torchrl.modules import make_critics
 from tests.loss.builders import SPEC, O, make_actor, make_batch, move_policy, seeded, total
 
@@ -68,6 +69,22 @@ def test_each_value_learns_from_its_own_reward() -> None:
     torch.testing.assert_close(before, expected)
     error = (predictions - batch["next", "reward"]).abs().amax((0, -1))
     torch.testing.assert_close(batch["td_error"], error)
+
+
+def test_n_step_transitions_discount_the_next_value_of_each_reward() -> None:
+    loss, batch = make_loss(), rewarded(6)
+    loss.make_value_estimator(gamma=0.5)
+    batch["next", "terminated"][:] = batch["next", "done"][:] = False
+    batch["next", "reward"].zero_()
+    one = loss._value_target(seeded_copy(batch), None)
+    batch["steps_to_next_obs"] = torch.full((6, 1), 3)
+    three = loss._value_target(seeded_copy(batch), None)
+    torch.testing.assert_close(three, one / 4)  # 0.5^3 in place of 0.5
+
+
+def seeded_copy(batch: TensorDict) -> TensorDict:
+    torch.manual_seed(3)
+    return batch.copy()
 
 
 def test_the_unit_of_a_reward_does_not_matter() -> None:
@@ -180,6 +197,12 @@ def test_impossible_bounds_are_refused(epsilon: dict, message: str) -> None:
 def test_a_reward_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match=r"reward'\) must be \[\*B, 2\] = \[4, 2\], got \[4, 1\]"):
         make_loss()(make_batch(4))
+
+
+def test_another_number_of_bounds_than_of_the_critics_objectives_is_refused() -> None:
+    critic = MultiObjectiveCritic(make_critics(O, SPEC, num_cells=(8,), num_outputs=3), 3)
+    with pytest.raises(ValueError, match=r"each of the critic's 3 objectives, got 2: \['speed', '"):
+        MultiObjectiveMPOLoss(make_actor(), critic, EPSILON)
 
 
 def test_a_critic_of_another_size_is_refused() -> None:

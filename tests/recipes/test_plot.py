@@ -107,5 +107,25 @@ def test_help_says_what_the_band_is(call):
     assert "95% confidence band" in " ".join(call("--help")[1].split())
 
 
+def test_runs_with_several_rewards_have_a_front_too(call, tmp_path):
+    runs = tmp_path / "runs"
+    for speed, epsilons in ((3, [0.1, 0.01]), (1, [0.01, 0.1])):
+        folder = runs / str(speed)
+        folder.mkdir(parents=True)
+        columns = "env_steps,eval_return_mean,eval_return_mean_speed,eval_return_mean_energy"
+        duals = "temperature_speed,kl_e_step_speed,kl_e_step_energy,effective_sample_size"
+        (folder / "progress.csv").write_text(
+            f"{columns},{duals}\n10,0,{speed},-{speed},1,0.1,0.01,9\n"
+        )
+        settings = {"env": "mo-halfcheetah-v5", "seed": 0, "epsilons": epsilons}
+        (folder / "settings.json").write_text(json.dumps(settings))
+    code, output, _ = call(*runs.iterdir())
+    assert code == 0
+    names = ("learning_curves", "duals", "pareto_front")
+    assert output.split() == [f"plots/{name}.png" for name in names]
+    picture = matplotlib.image.imread(tmp_path / "plots/pareto_front.png")
+    assert picture.std() > 0
+
+
 if __name__ == "__main__":
     pytest.main([__file__])

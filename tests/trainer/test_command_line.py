@@ -66,6 +66,11 @@ def test_an_own_file_sets_and_the_command_line_has_the_last_word(call):
     assert (config.seed, config.gamma, config.tau) == (8, 0.9, 0.005)
 
 
+def test_a_preset_may_be_named_after_a_setting(call):
+    code, (config,), *_ = call("seed=3", "--config-name", "tuned", "gamma=0.9")
+    assert (code, config.seed, config.epsilon, config.gamma) == (0, 3, 0.5, 0.9)
+
+
 def test_multirun_calls_once_a_value(call):
     code, configs, output, _ = call("--multirun", "seed=1,2")
     assert (code, [config.seed for config in configs]) == (0, [1, 2])

@@ -65,6 +65,36 @@ def test_help_shows_every_setting_with_default_meaning_and_range(field):
         ),
         ({"num_atoms": 1}, "num_atoms must be a whole number >= 2, got 1"),
         (
+            {"sequence_length": 7},
+            r"batch_size must be a multiple of sequence_length \(7\), got 256",
+        ),
+        ({"sequence_length": 8, "n_step": 3}, "n_step must be 1 with sequence_length=8, got 3"),
+        ({"recurrent": "gru"}, "sequence_length must be > 1 with recurrent=gru, got 1"),
+        (
+            {"recurrent": "gru", "sequence_length": 8, "policy": "categorical"},
+            "recurrent must be none with policy=categorical, got gru",
+        ),
+        (
+            {"recurrent": "gru", "sequence_length": 8, "burn_in": 8},
+            r"burn_in must be < sequence_length \(8\), .*, got 8 with recurrent=gru",
+        ),
+        (
+            {"sequence_length": 8, "burn_in": 2},
+            "burn_in must be .* 0 with recurrent=none, got 2 with recurrent=none",
+        ),
+        (
+            {"value_estimator": "retrace"},
+            "sequence_length must be > 1 with value_estimator=retrace, got 1",
+        ),
+        (
+            {"sequence_length": 8, "value_estimator": "retrace", "critic": "quantile"},
+            "value_estimator must be td0 with critic=quantile, got retrace",
+        ),
+        (
+            {"sequence_length": 8, "value_estimator": "retrace", "policy": "categorical"},
+            "value_estimator must be td0 or td_lambda with policy=categorical, got retrace",
+        ),
+        (
             {"n_step": 5, "learning_starts": 0},
             r"learning_starts must be > n_step \* num_envs",
         ),

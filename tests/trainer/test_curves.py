@@ -13,6 +13,7 @@ from mpo_torchrl.trainer.curves import (
     CurveError,
     confidence_band,
     group_runs,
+    on_front,
     range_band,
     read_run,
 )
@@ -51,6 +52,11 @@ def test_the_band_is_that_of_student_t(make_run, returns, quantile):
     half = quantile * np.std(returns, ddof=1) / math.sqrt(len(returns))
     np.testing.assert_allclose(curve.high - curve.mean, half)
     np.testing.assert_allclose(curve.mean - curve.low, half)
+
+
+def test_a_point_is_on_the_front_unless_another_beats_it():
+    points = np.array([[1.0, 3.0], [2.0, 2.0], [1.0, 2.0], [0.0, 3.0], [3.0, 0.0], [3.0, 0.0]])
+    assert on_front(points).tolist() == [True, True, False, False, True, True]
 
 
 def test_many_runs_have_the_band_of_the_normal(make_run):

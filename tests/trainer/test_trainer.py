@@ -110,8 +110,10 @@ def test_a_run_begun_by_the_recipe_is_continued_by_a_trainer_bitwise(tmp_path):
         {"num_envs": 2, "n_step": 2},
         {"policy": "tanh_normal", "target_period": 7},
         {"env": "dm_control/cartpole-balance", "action_repeat": 2},
+        {"sequence_length": 4, "value_estimator": "retrace", "num_envs": 2, "buffer_size": 40},
+        {"sequence_length": 4, "burn_in": 1, "recurrent": "lstm", "hidden_observation": [2]},
     ],
-    ids=["n-step", "two environments", "periodic targets", "dm_control"],
+    ids=["n-step", "two environments", "periodic targets", "dm_control", "sequences", "recurrent"],
 )
 def test_runs_of_other_settings_continue_bitwise_too(tmp_path, settings):
     settings = {**settings, "eval_every": 100}

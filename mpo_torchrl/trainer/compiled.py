@@ -1,0 +1,58 @@
+"""The loss of an update as one compiled function."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+
+import torch
+from tensordict import TensorDictBase
+
+from mpo_torchrl.loss.base import LagrangianLoss
+from mpo_torchrl.trainer.config import SettingError
+
+UpdateLoss = Callable[[TensorDictBase], TensorDictBase]
+
+
+def update_loss(loss: LagrangianLoss, *, compile: bool) -> UpdateLoss:
+    """What an update calls: the loss itself, or the loss compiled into one graph.
+
+    The compiled one draws the same random numbers and gives the same losses and gradients up to
+    rounding. It compiles at its first call, for half a minute or more.
+
+    Args:
+        loss (LagrangianLoss): the loss; it goes on owning every parameter.
+
+    Keyword Args:
+        compile (bool): whether to compile it.
+
+    Raises:
+        SettingError: if networks are on a CPU and there is no C++ compiler.
+
+    Examples:
+        >>> from torchrl.data import Bounded
+        >>> from mpo_torchrl import MPOLoss
+        >>> from mpo_torchrl.modules import make_actor, make_critics
+        >>> from mpo_torchrl.trainer.compiled import update_loss
+        >>> spec = Bounded(-1.0, 1.0, shape=(1,))
+        >>> loss = MPOLoss(make_actor(3, spec), make_critics(3, spec))
+        >>> update_loss(loss, compile=False) is loss
+        True
+    """
+    if not compile:
+        return loss
+    compiler = os.environ.get("CXX", "g++")
+    if next(loss.parameters()).device.type == "cpu" and shutil.which(compiler) is None:
+        raise SettingError(
+            f"compile=true needs a C++ compiler on a CPU, and there is no {compiler!r}: install "
+            "one, name one in CXX, or take compile=false."
+        )
+    # With torch's own generator: its state is saved with a run, which then continues bit for bit.
+    compiled = torch.compile(loss, fullgraph=True, options={"fallback_random": True})
+
+    def call(batch: TensorDictBase) -> TensorDictBase:
+        loss.require_first_finite(batch)  # nothing in a graph may look at numbers
+        return compiled(batch)
+
+    return call

@@ -1,0 +1,178 @@
+"""Record a Minari data set: episodes of a trained agent, or of a random policy.
+
+    python recipes/record.py dataset=pendulum/medium-v0 run=runs/Pendulum-v1-42-20260101-120000
+    python recipes/record.py dataset=pendulum/random-v0 env=Pendulum-v1
+    python recipes/record.py --help
+
+An agent of medium strength is that of a run with few steps, such as ``python recipes/mpo.py
+total_timesteps=4000``. The data set is written on this machine alone, into $MINARI_DATASETS_PATH or
+~/.minari/datasets, where recipes/offline.py finds it. The last line on stdout is ``mean_reward:
+<number>``, the mean return of the episodes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import gymnasium
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from tensordict import TensorDict
+from torchrl.checkpoint import CheckpointError
+from tqdm import tqdm
+
+from mpo_torchrl.trainer import MeanPolicy, SamplingPolicy, SettingError, make_env, seed_everything
+from mpo_torchrl.trainer.dataset import record_dataset, require_new
+from mpo_torchrl.trainer.environment import SUITE
+from mpo_torchrl.trainer.evaluation import load_policy
+
+
+def setting(default: Any, meaning: str) -> Any:
+    return field(default=default, metadata={"meaning": meaning})
+
+
+@dataclass
+class Settings:
+    """What can be set on the command line."""
+
+    dataset: str = setting("", "id of the new data set, e.g. pendulum/medium-v0")
+    run: str = setting("", "folder of a run, or a checkpoint file; empty: a random policy")
+    checkpoint: str = setting("checkpoint.zip", "the file of the folder; best.zip for its best")
+    env: str = setting("", "Gymnasium id, for the random policy; with run it is the run's")
+    episodes: int = setting(100, "episodes, at least 2")
+    mean_action: bool = setting(False, "play the mean action, not a sample of the policy")
+    seed: int = setting(0, "fixes the start states and the actions")
+    progress_bar: bool = setting(True, "show a progress bar")
+
+
+def record(settings: Settings) -> dict[str, Any]:
+    """Play the episodes and write them; what they are."""
+    if not settings.dataset:
+        raise SettingError("dataset must be the id of the new data set: dataset=pendulum/medium-v0")
+    if settings.episodes < 2:
+        raise SettingError(f"episodes must be at least 2, got {settings.episodes}.")
+    require_new(settings.dataset)
+
+    name, options, act, description = choose_policy(settings)
+    seed_everything(settings.seed)
+    env = gymnasium.make(name, **options)
+    env.action_space.seed(settings.seed)
+    seeds = range(settings.seed, settings.seed + settings.episodes)
+    returns = record_dataset(
+        settings.dataset,
+        env,
+        act or (lambda _: env.action_space.sample()),
+        tqdm(seeds, unit="episode", disable=not settings.progress_bar),
+        algorithm_name=description,
+        description=f"{settings.episodes} episodes of {name}, played by {description}.",
+    )
+    env.close()
+    return {
+        "dataset": settings.dataset,
+        "env": name,
+        "episodes": len(returns),
+        "mean_reward": float(returns.mean()),
+        "return_stddev": float(returns.std()),
+    }
+
+
+def choose_policy(
+    settings: Settings,
+) -> tuple[str, dict[str, Any], Callable[[Any], Any] | None, str]:
+    """The environment, how it is made, what acts in it (``None``: at random), and who that is."""
+    if not settings.run:
+        if not settings.env:
+            raise SettingError("run or env must be set: run=runs/... or env=Pendulum-v1")
+        require_gymnasium(settings.env)
+        make_env(settings.env).close()  # names what is wrong with it
+        return settings.env, {}, None, "a random policy"
+    run = Path(settings.run).expanduser()
+    checkpoint = run if run.is_file() else run / settings.checkpoint
+    policy, config, counters = load_policy(checkpoint)
+    require_gymnasium(config.env)
+    if settings.env not in ("", config.env):
+        raise SettingError(f"env must be that of the run, {config.env!r}, got {settings.env!r}.")
+    if config.policy == "categorical":
+        raise SettingError(f"run must have continuous actions, got policy {config.policy!r}.")
+    if config.action_repeat > 1:
+        raise SettingError(
+            "a data set holds the environment's own steps; run must have action_repeat=1, got "
+            f"{config.action_repeat}."
+        )
+    options = {"frame_skip": config.frame_skip} if config.frame_skip else {}
+    description = f"MPO after {counters['env_steps']} steps"
+    return config.env, options, actions_of(policy, settings.mean_action), description
+
+
+def require_gymnasium(name: str) -> None:
+    if name.startswith(SUITE):
+        raise SettingError(f"Minari data sets are of Gymnasium environments, got env {name!r}.")
+
+
+def actions_of(policy: MeanPolicy, mean_action: bool) -> Callable[[Any], Any]:
+    """From an observation of the environment to an action, arrays both."""
+    player = policy if mean_action else SamplingPolicy(policy.actor, policy.normalizer)
+
+    def act(observation: Any) -> Any:
+        state = TensorDict(observation=torch.as_tensor(observation, dtype=torch.float32))
+        return player(state).get("action").numpy()
+
+    return act
+
+
+def report(found: dict[str, Any]) -> None:
+    """What was recorded in words, the mean return last."""
+    print(f"{found['episodes']} episodes of {found['env']} in data set {found['dataset']}")
+    print(f"stddev over episodes: {found['return_stddev']:.2f}")
+    print(f"mean_reward: {found['mean_reward']}")
+
+
+def usage() -> str:
+    rows = [
+        f"  {f.name:12} {f.default!s:15} {f.metadata['meaning']}"
+        for f in dataclasses.fields(Settings)
+    ]
+    return "\n".join([(__doc__ or "").strip(), "", "Settings: name, default, meaning", *rows])
+
+
+def main() -> None:
+    """Read the command line; one sentence where something is wrong, exit code 2 for a setting."""
+    arguments = sys.argv[1:]
+    if {"-h", "--help"} & set(arguments):
+        print(usage())
+        return
+    try:
+        report(record(read_settings(arguments)))
+    except SettingError as error:
+        stop(error, 2)
+    except (CheckpointError, OSError) as error:
+        stop(error, 1)
+
+
+def read_settings(arguments: list[str]) -> Settings:
+    """The settings of a command line of ``name=value``."""
+    names = [f.name for f in dataclasses.fields(Settings)]
+    for argument in arguments:
+        name, equals, _ = argument.partition("=")
+        if not equals or name not in names:
+            raise SettingError(f"{argument!r} is no setting; write {'=, '.join(names)}=.")
+    try:
+        given = OmegaConf.merge(OmegaConf.structured(Settings), OmegaConf.from_cli(arguments))
+    except OmegaConfBaseException as error:
+        raise SettingError(f"{error.full_key}: {str(error).splitlines()[0]}.") from error
+    return cast(Settings, OmegaConf.to_object(given))
+
+
+def stop(error: Exception, code: int) -> None:
+    print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

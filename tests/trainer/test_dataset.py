@@ -1,0 +1,158 @@
+"""Minari data sets: what is read is what was played, and what is wrong is said."""
+
+from __future__ import annotations
+
+import gymnasium
+import h5py
+import minari
+import numpy as np
+import pytest
+import torch
+
+from mpo_torchrl.trainer import OfflineConfig, SettingError, make_env
+from mpo_torchrl.trainer.dataset import load_dataset, record_dataset
+from tests.trainer.data_sets import record_random
+
+NAME = "pendulum/random-v0"
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    return tmp_path
+
+
+def load(name: str = NAME, env_name: str = "Pendulum-v1", **kwargs):
+    return load_dataset(name, env_name, make_env(env_name, **kwargs))
+
+
+def damage(folder, change) -> None:
+    with h5py.File(folder / NAME / "data" / "main_data.hdf5", "a") as file:
+        change(file)
+
+
+def test_the_transitions_are_those_that_were_played() -> None:
+    returns = record_random(NAME)
+    dataset = load()
+    assert dataset.transitions.shape == (400,)
+    torch.testing.assert_close(dataset.returns, torch.tensor(returns, dtype=torch.float32))
+    env = gymnasium.make("Pendulum-v1")
+    observation, _ = env.reset(seed=1)  # of the second episode
+    for step in dataset.transitions[200:203]:
+        np.testing.assert_array_equal(step["observation"], observation)
+        observation, reward, *_ = env.step(step["action"].numpy())
+        np.testing.assert_array_equal(step["next", "observation"], observation)
+        assert step["next", "reward"].item() == pytest.approx(reward, rel=1e-6)
+    done = dataset.transitions["next", "done"].squeeze(-1)
+    assert done.nonzero().flatten().tolist() == [199, 399]
+    assert not dataset.transitions["next", "terminated"].any()
+
+
+def test_real_numbers_are_float32() -> None:
+    record_random(NAME)
+    kinds = {v.dtype for v in load().transitions.values(True, True)}
+    assert kinds == {torch.float32, torch.bool}
+
+
+def test_actions_are_kept_as_the_environment_took_them() -> None:
+    env = gymnasium.make("Pendulum-v1", max_episode_steps=3)
+    record_dataset(NAME, env, lambda _: np.array([7.0], np.float32), range(2))
+    assert (load().transitions["action"] == 2).all()
+
+
+def test_a_data_set_that_is_missing_is_named_with_those_there() -> None:
+    record_random("pendulum/other-v0")
+    with pytest.raises(SettingError, match=r"is not in .*there: pendulum/other-v0\); record one"):
+        load()
+
+
+@pytest.mark.parametrize("name", ["medium", "no version/at all", "pendulum/medium"])
+def test_an_id_without_a_version_is_refused(name: str) -> None:
+    with pytest.raises(SettingError, match="dataset must be an id such as pendulum/medium-v0"):
+        load(name)
+
+
+def test_a_data_set_of_another_environment_is_refused() -> None:
+    record_random(NAME)
+    with pytest.raises(SettingError, match="is of the environment 'Pendulum-v1', not of 'Mountain"):
+        load(env_name="MountainCarContinuous-v0")
+
+
+def test_spaces_are_compared_where_the_environment_is_not_told(folder) -> None:
+    record_random(NAME)
+    metadata = folder / NAME / "data" / "metadata.json"
+    dataset = minari.load_dataset(NAME)
+    assert dataset.spec.env_spec is not None
+    text = metadata.read_text().replace('"env_spec"', '"once_env_spec"')
+    metadata.write_text(text)
+    with pytest.raises(SettingError, match=r"has observations of shape \(3,\), the environment"):
+        load(env_name="MountainCarContinuous-v0")
+
+
+@pytest.mark.parametrize(
+    ("episodes", "sentence"), [(0, "is empty; record one"), (1, "at least 2 episodes, got 1")]
+)
+def test_too_few_episodes_are_refused(episodes: int, sentence: str) -> None:
+    record_random(NAME, episodes=episodes)
+    with pytest.raises(SettingError, match=sentence):
+        load()
+
+
+def test_discrete_actions_are_refused() -> None:
+    record_random("cartpole/random-v0", "CartPole-v1")
+    with pytest.raises(SettingError, match=r"must have continuous actions.*got Discrete\(2\)"):
+        load("cartpole/random-v0", "CartPole-v1", discrete=True)
+
+
+@pytest.mark.parametrize("flag", ["terminations", "truncations"])
+def test_a_data_set_without_the_flags_of_its_episodes_is_refused(flag: str, folder) -> None:
+    record_random(NAME)
+    damage(folder, lambda file: file.__delitem__(f"episode_1/{flag}"))
+    with pytest.raises(SettingError, match=f"has no {flag} in 'episode_1'"):
+        load()
+
+
+def test_an_episode_without_an_end_is_refused(folder) -> None:
+    record_random(NAME)
+
+    def forget(file):
+        file["episode_1/truncations"][-1] = False
+
+    damage(folder, forget)
+    with pytest.raises(SettingError, match="neither terminates nor is truncated, number 1"):
+        load()
+
+
+def test_a_file_that_is_damaged_is_named(folder) -> None:
+    record_random(NAME)
+    (folder / NAME / "data" / "metadata.json").write_text("{")
+    with pytest.raises(SettingError, match="cannot be read"):
+        load()
+
+
+def test_a_data_set_is_never_overwritten() -> None:
+    record_random(NAME)
+    with pytest.raises(SettingError, match="there is a data set 'pendulum/random-v0' in"):
+        record_random(NAME)
+
+
+def test_a_missing_package_is_named(monkeypatch) -> None:
+    monkeypatch.setattr("mpo_torchrl.trainer.dataset.find_spec", lambda name: None)
+    with pytest.raises(SettingError, match=r"pip install 'mpo_torchrl\[offline\]'"):
+        load()
+
+
+def test_a_run_without_a_data_set_is_refused() -> None:
+    with pytest.raises(SettingError, match="dataset must be the id of a Minari data set"):
+        OfflineConfig()
+
+
+@pytest.mark.parametrize("name", OfflineConfig.UNUSED)
+def test_settings_of_other_runs_are_refused(name: str) -> None:
+    value = {bool: True, int: 7, float: 2.0}[type(getattr(OfflineConfig(dataset=NAME), name))]
+    with pytest.raises(SettingError, match=f"{name} means nothing without steps"):
+        OfflineConfig(dataset=NAME, **{name: value})
+
+
+if __name__ == "__main__":
+    pytest.main([__file__])
