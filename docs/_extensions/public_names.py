@@ -22,9 +22,9 @@ class PublicNames(Autosummary):
     def run(self) -> list[nodes.Node]:
         """The table."""
         (package,) = self.arguments
-        self.env.ref_context["py:module"] = package  # what first sentences refer to
+        self.env.ref_context["py:module"] = package  # where names are, in first sentences as well
         names = sorted(importlib.import_module(package).__all__, key=str.lower)
-        self.content = StringList([f"~{package}.{name}" for name in names], package)
+        self.content = StringList(names, package)
         return super().run()
 
 
