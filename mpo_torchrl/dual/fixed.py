@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 
 class FixedTemperature(nn.Module):
-    r"""A temperature η that is given: nothing is learned and nothing solved for.
+    r"""A temperature that is given: nothing is learned and nothing solved for.
+
+    .. math:: \eta = \mathrm{const}
 
     Takes the place of :class:`~mpo_torchrl.dual.Temperature`. What the E-step spends is then
     unbounded and follows the scale of the values, as in `Wang et al. (2020)

@@ -27,6 +27,9 @@ def update_loss(loss: LagrangianLoss, *, compile: bool) -> UpdateLoss:
     Keyword Args:
         compile (bool): whether to compile it.
 
+    Returns:
+        Callable: takes a batch and gives what the loss gives.
+
     Raises:
         SettingError: if networks are on a CPU and there is no C++ compiler.
 
