@@ -9,6 +9,8 @@ from torch import Tensor, nn
 class FixedTemperature(nn.Module):
     r"""A temperature η that is given: nothing is learned and nothing solved for.
 
+    .. math:: w_n = \mathrm{softmax}_N(Q_n / \eta), \qquad \eta = \mathrm{const}
+
     Takes the place of :class:`~mpo_torchrl.dual.Temperature`. What the E-step spends is then
     unbounded and follows the scale of the values, as in `Wang et al. (2020)
     <https://arxiv.org/abs/2006.15134>`_, who call it :math:`\beta`. An infinite temperature weighs

@@ -42,6 +42,9 @@ def make_torso(
         state_key (str): where its state is, and after the step under ``"next"``; that of the
             LSTM's cell has ``"_cell"`` added.
 
+    Returns:
+        GRUModule or LSTMModule: TorchRL's, of one layer.
+
     Raises:
         ValueError: if the kind of cell is unknown.
 

@@ -27,6 +27,9 @@ def update_loss(loss: LagrangianLoss, *, compile: bool) -> UpdateLoss:
     Keyword Args:
         compile (bool): whether to compile it.
 
+    Returns:
+        UpdateLoss: takes a batch and gives the losses, as the loss does.
+
     Raises:
         SettingError: if networks are on a CPU and there is no C++ compiler.
 

@@ -19,6 +19,8 @@ class Progress:
 
     Args:
         objectives (sequence of str): the names of several rewards; none for one.
+
+    Keyword Args:
         env_steps (int): environment steps so far.
         updates (int): optimizer steps so far.
         returns (list of float): of the episodes of the last evaluation.
