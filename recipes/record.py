@@ -45,7 +45,7 @@ class Settings:
     run: str = setting("", "folder of a run, or a checkpoint file; empty: a random policy")
     checkpoint: str = setting("checkpoint.zip", "the file of the folder; best.zip for its best")
     env: str = setting("", "Gymnasium id, for the random policy; with run it is the run's")
-    episodes: int = setting(100, "episodes, at least 2")
+    episodes: int = setting(100, "episodes")
     mean_action: bool = setting(False, "play the mean action, not a sample of the policy")
     seed: int = setting(0, "fixes the start states and the actions")
     progress_bar: bool = setting(True, "show a progress bar")
@@ -55,8 +55,8 @@ def record(settings: Settings) -> dict[str, Any]:
     """Play the episodes and write them; what they are."""
     if not settings.dataset:
         raise SettingError("dataset must be the id of the new data set: dataset=pendulum/medium-v0")
-    if settings.episodes < 2:
-        raise SettingError(f"episodes must be at least 2, got {settings.episodes}.")
+    if settings.episodes < 1:
+        raise SettingError(f"episodes must be at least 1, got {settings.episodes}.")
     require_new(settings.dataset)
 
     name, options, act, description = choose_policy(settings)

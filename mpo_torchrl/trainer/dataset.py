@@ -6,7 +6,6 @@ ever downloaded.
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
@@ -17,7 +16,7 @@ import gymnasium
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tensordict import TensorDictBase
+from tensordict import TensorDict
 from torch import Tensor
 from torchrl.envs import EnvBase
 
@@ -29,12 +28,15 @@ REMEDY = "record one with recipes/record.py"
 class Dataset(NamedTuple):
     """A data set in memory."""
 
-    transitions: TensorDictBase  # [T], one episode after the other, real numbers in float32
+    transitions: TensorDict  # [T], one episode after the other, real numbers in float32
     returns: Tensor  # [E], of its episodes
 
 
 def load_dataset(name: str, env_name: str, env: EnvBase) -> Dataset:
-    """The transitions of a Minari data set on this machine, as TorchRL reads them.
+    """The transitions of a Minari data set on this machine, with TorchRL's names.
+
+    They are read with Minari itself: what ``MinariExperienceReplay`` of TorchRL 0.14.1 hands out is
+    all zeros, since it lets ``memmap_like``, which copies no content, have the last word.
 
     Args:
         name (str): its id, e.g. ``"pendulum/medium-v0"``.
@@ -49,22 +51,52 @@ def load_dataset(name: str, env_name: str, env: EnvBase) -> Dataset:
         SettingError: if minari is missing, or the data set: if it is of another environment, empty,
             of discrete actions, or lacks the flags that tell where episodes end.
     """
-    _check(name, env_name, env)
-    # TorchRL's reader writes a copy of its own; it is gone when the data are in memory.
-    with tempfile.TemporaryDirectory() as scratch:
-        from torchrl.data.datasets import MinariExperienceReplay
+    found = _open(name)
+    _check(name, found, env_name, env)
+    try:
+        episodes = [_transitions(episode) for episode in found.iterate_episodes()]
+    except KeyError as error:
+        raise SettingError(
+            f"dataset {name!r} lacks an entry of its episodes, {error}; without the flags "
+            f"nobody knows where they end; {REMEDY}."
+        ) from error
+    for number, episode in enumerate(episodes):
+        if not episode["next", "done"][-1]:
+            raise SettingError(
+                f"dataset {name!r} has an episode whose last step neither terminates nor is "
+                f"truncated, number {number}; {REMEDY}."
+            )
+    returns = torch.stack([episode["next", "reward"].double().sum() for episode in episodes])
+    return Dataset(torch.cat(episodes), returns.float())
 
-        replay = MinariExperienceReplay(
-            name, batch_size=None, root=scratch, download=False, load_from_local_minari=True
+
+def _transitions(episode: Any) -> TensorDict:
+    """An episode of Minari as ``[T]`` transitions, real numbers in float32."""
+    observation = torch.as_tensor(episode.observations, dtype=torch.float32)  # [T + 1, O]
+    terminated, truncated, reward = (
+        torch.as_tensor(entry, dtype=dtype).unsqueeze(-1)
+        for entry, dtype in (
+            (episode.terminations, torch.bool),
+            (episode.truncations, torch.bool),
+            (episode.rewards, torch.float32),
         )
-        data = replay[:].to_tensordict()
-    data = data.apply(lambda entry: entry.float() if entry.is_floating_point() else entry)
-    episode = data.pop("episode")
-    _check_ends(name, episode, data["next", "done"].squeeze(-1))
-    _, numbers = episode.unique_consecutive(return_inverse=True)
-    returns = torch.zeros(int(numbers[-1]) + 1, dtype=torch.float64)
-    returns.index_add_(0, numbers, data["next", "reward"].squeeze(-1).double())
-    return Dataset(data, returns.float())
+    )
+    following = {
+        "observation": observation[1:],
+        "reward": reward,
+        "terminated": terminated,
+        "truncated": truncated,
+        "done": terminated | truncated,
+    }
+    size = [len(reward)]
+    return TensorDict(
+        {
+            "observation": observation[:-1],
+            "action": torch.as_tensor(episode.actions, dtype=torch.float32),
+            "next": TensorDict(following, size),
+        },
+        size,
+    )
 
 
 def record_dataset(
@@ -139,36 +171,35 @@ def _play(env: gymnasium.Env[Any, Any], act: Callable[[Any], Any], index: int, s
     )
 
 
-def _check(name: str, env_name: str, env: EnvBase) -> None:
-    """Everything that can be wrong with a data set and is known without reading it whole."""
+def _open(name: str) -> Any:
     folder = _folder(name)
     import minari
 
     try:
-        dataset = minari.load_dataset(name)
+        return minari.load_dataset(name)
     except FileNotFoundError as error:
-        root = Path(minari.storage.local.get_dataset_path())
         there = ", ".join(sorted(minari.list_local_datasets())) or "none"
         raise SettingError(
-            f"dataset {name!r} is not in {str(root)!r} (there: {there}); {REMEDY}, or set "
-            "MINARI_DATASETS_PATH."
+            f"dataset {name!r} is not there as {str(folder)!r} (data sets found: {there}); "
+            f"{REMEDY}, or set MINARI_DATASETS_PATH."
         ) from error
     except (OSError, ValueError, KeyError) as error:
         raise SettingError(
             f"dataset {name!r} in {str(folder)!r} cannot be read: {error}."
         ) from error
-    recorded = dataset.spec.env_spec
+
+
+def _check(name: str, found: Any, env_name: str, env: EnvBase) -> None:
+    """What can be wrong with a data set and is known without reading it."""
+    recorded = found.spec.env_spec
     if recorded is not None and recorded.id != env_name:
         raise SettingError(
             f"dataset {name!r} is of the environment {recorded.id!r}, not of {env_name!r}; set "
             f"env={recorded.id}, or take another data set."
         )
-    if not dataset.total_steps:
+    if not found.total_steps:
         raise SettingError(f"dataset {name!r} is empty; {REMEDY}.")
-    if dataset.total_episodes < 2:  # which TorchRL's reader stumbles over
-        raise SettingError(f"dataset {name!r} must have at least 2 episodes, got 1; {REMEDY}.")
-    _check_spaces(name, dataset.spec, env)
-    _check_flags(name, folder)
+    _check_spaces(name, found.spec, env)
 
 
 def _check_spaces(name: str, spec: Any, env: EnvBase) -> None:
@@ -186,37 +217,6 @@ def _check_spaces(name: str, spec: Any, env: EnvBase) -> None:
                 f"dataset {name!r} has {kind} of shape {space.shape}, the environment "
                 f"{tuple(own.shape)}."
             )
-
-
-def _check_flags(name: str, folder: Path) -> None:
-    import h5py  # type: ignore[import-untyped]
-
-    path = folder / "data" / "main_data.hdf5"
-    if not path.exists():
-        raise SettingError(
-            f"dataset {name!r} must be stored as hdf5, which is what TorchRL reads; {path} is "
-            "missing."
-        )
-    with h5py.File(path) as file:
-        for episode in file.values():
-            for flag in ("terminations", "truncations"):
-                if flag not in episode:
-                    raise SettingError(
-                        f"dataset {name!r} has no {flag} in {episode.name[1:]!r}: without them "
-                        f"nobody knows where episodes end; {REMEDY}."
-                    )
-
-
-def _check_ends(name: str, episode: Tensor, done: Tensor) -> None:
-    """Raise unless the last step of every episode is flagged as such."""
-    last = torch.ones_like(done)
-    last[:-1] = episode[1:] != episode[:-1]
-    if not done[last].all():
-        number = episode[last & ~done][0].item()
-        raise SettingError(
-            f"dataset {name!r} has episodes whose last step neither terminates nor is truncated, "
-            f"number {number} the first; {REMEDY}."
-        )
 
 
 def _folder(name: str) -> Path:

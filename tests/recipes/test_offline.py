@@ -170,7 +170,7 @@ def test_the_agent_that_is_recorded_is_that_of_the_run(folder) -> None:
         ([], "dataset must be the id of the new data set"),
         (["dataset=pendulum/x-v0"], "run or env must be set"),
         (["dataset=x"], "dataset must be an id such as pendulum/medium-v0"),
-        (["dataset=pendulum/x-v0", "episodes=1"], "episodes must be at least 2, got 1"),
+        (["dataset=pendulum/x-v0", "episodes=0"], "episodes must be at least 1, got 0"),
         (["dataset=pendulum/x-v0", "run=nowhere"], "checkpoint 'nowhere/checkpoint.zip' does not"),
         (["dataset=pendulum/x-v0", "env=CartPole-v1"], "must have continuous actions"),
         (["dataset=d/x-v0", "env=dm_control/walker-walk"], "are of Gymnasium environments"),
@@ -190,7 +190,7 @@ def test_a_wrong_run_is_one_sentence(monkeypatch, capsys) -> None:
     with pytest.raises(SystemExit) as stopped:
         learn()
     assert stopped.value.code == 2
-    assert f"error: dataset {NAME!r} is not in" in capsys.readouterr().err
+    assert f"error: dataset {NAME!r} is not there as" in capsys.readouterr().err
 
 
 if __name__ == "__main__":

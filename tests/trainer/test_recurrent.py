@@ -5,7 +5,6 @@ from __future__ import annotations
 import gymnasium
 import pytest
 import torch
-from torchrl.envs import ParallelEnv
 
 from mpo_torchrl.memory import Memory
 from mpo_torchrl.trainer import (
@@ -92,15 +91,6 @@ def test_numbers_are_hidden_from_every_step(num_envs):
         rollouts.append(env.rollout(5))
     for key in ("observation", ("next", "observation")):
         assert torch.equal(rollouts[0][key][..., :2], rollouts[1][key])
-
-
-def test_processes_carry_states_too():
-    env = make_env("Pendulum-v1", num_envs=2, processes=True, recurrent="gru", state_size=3)
-    assert isinstance(env.base_env, ParallelEnv)
-    state = env.reset()
-    env.close()
-    assert state["actor_state"].shape == (2, 1, 3)
-    assert state["is_init"].all()
 
 
 @pytest.mark.parametrize("hidden", [[3], [0, 1, 2], [0, 0, 7]])
