@@ -9,7 +9,7 @@ import runpy
 import shlex
 import sys
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -48,7 +48,7 @@ def check(command: list[str]) -> None:
     _check(*command)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _check(program: str, *arguments: str) -> None:  # pages show the same commands
     name = Path(program).name
     if name == "make":
