@@ -20,13 +20,14 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "mathml",
     "other_packages",
     "public_names",
     "repository_links",
 ]
+if not tags.has("quick"):  # noqa: F821  Sphinx's; the tests need no pages of the source
+    extensions.append("sphinx.ext.viewcode")
 exclude_patterns = ["_build", "_extensions"]
 nitpicky = True
 

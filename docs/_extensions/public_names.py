@@ -39,6 +39,8 @@ def sign(
     app: Sphinx, what: str, name: str, thing: Any, options: Any, given: str, returned: str
 ) -> tuple[str, str] | None:
     """The arguments of a class, where TorchRL's metaclasses hide them behind ``*args``."""
+    if "<factory>" in (given or ""):  # of a dataclass: no Python, so that Sphinx cannot read it
+        return given.replace("<factory>", "..."), returned
     if what != "class" or not (given or "").startswith("(*args"):
         return None
     signature = signature_of(thing.__init__)

@@ -11,6 +11,8 @@ class FixedTemperature(nn.Module):
 
     .. math:: \eta = \mathrm{const}
 
+    .. math:: w_n = \mathrm{softmax}_N(Q_n / \eta), \qquad \eta = \mathrm{const}
+
     Takes the place of :class:`~mpo_torchrl.dual.Temperature`. What the E-step spends is then
     unbounded and follows the scale of the values, as in `Wang et al. (2020)
     <https://arxiv.org/abs/2006.15134>`_, who call it :math:`\beta`. An infinite temperature weighs

@@ -43,7 +43,7 @@ def make_torso(
             LSTM's cell has ``"_cell"`` added.
 
     Returns:
-        GRUModule or LSTMModule: TorchRL's.
+        GRUModule or LSTMModule: TorchRL's, of one layer.
 
     Raises:
         ValueError: if the kind of cell is unknown.

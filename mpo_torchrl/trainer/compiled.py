@@ -28,7 +28,7 @@ def update_loss(loss: LagrangianLoss, *, compile: bool) -> UpdateLoss:
         compile (bool): whether to compile it.
 
     Returns:
-        Callable: takes a batch and gives what the loss gives.
+        UpdateLoss: takes a batch and gives the losses, as the loss does.
 
     Raises:
         SettingError: if networks are on a CPU and there is no C++ compiler.

@@ -9,6 +9,7 @@ import runpy
 import shlex
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -44,14 +45,18 @@ def commands(code: str) -> Iterator[list[str]]:
 
 def check(command: list[str]) -> None:
     """Raises :class:`CommandError` unless the command would be understood."""
-    program, *arguments = command
+    _check(*command)
+
+
+@cache
+def _check(program: str, *arguments: str) -> None:  # pages show the same commands
     name = Path(program).name
     if name == "make":
-        _check_make(arguments)
+        _check_make(list(arguments))
     elif name == "python":
-        _check_python(arguments)
+        _check_python(list(arguments))
     elif name == "pip":
-        _check_pip(arguments)
+        _check_pip(list(arguments))
     elif name not in OTHER_PROGRAMS:
         raise CommandError(f"{name!r} is not among the programs that the pages may show.")
 

@@ -17,7 +17,7 @@ PACKAGES = ["functional", "critic", "e_step", "dual", "m_step", "loss", "modules
 
 def test_the_site_is_built_without_a_warning_and_describes_what_is_public(tmp_path: Path) -> None:
     # One test: building it takes most of the time of all tests of the documentation.
-    options = ["-q", "-W", "--keep-going", "-n", "-d", str(tmp_path / "doctrees")]
+    options = ["-q", "-W", "--keep-going", "-n", "-t", "quick", "-d", str(tmp_path / "doctrees")]
     command = [sys.executable, "-m", "sphinx", *options, str(ROOT / "docs"), str(tmp_path / "html")]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
