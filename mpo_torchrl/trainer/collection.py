@@ -236,7 +236,8 @@ def transitions(
     """
     num_envs = batch.shape[:-1].numel()
     steps = -(-(limit - env_steps) // num_envs)
-    batch = batch.select(*keys, *[k for k in (TRAJECTORY,) if k in batch.keys(True)])[..., :steps]
+    episode = [TRAJECTORY] if TRAJECTORY in batch.keys(True) else []
+    batch = batch.select(*keys, *episode)[..., :steps]
     finite = torch.stack(
         [batch.get(key).isfinite().reshape(*batch.shape, -1).all(-1) for key in keys], dim=-1
     )
