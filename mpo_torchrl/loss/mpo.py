@@ -23,12 +23,13 @@ from mpo_torchrl.e_step.sampled import draw_actions
 from mpo_torchrl.functional import effective_sample_size, nonparametric_kl, nonparametric_weights
 from mpo_torchrl.loss import checks
 from mpo_torchrl.loss.action_space import ActionSpace
+from mpo_torchrl.loss.heads import Heads, find_action_space
 from mpo_torchrl.loss.improvement import ImprovementLoss
 from mpo_torchrl.loss.networks import next_key, sampling_module
 from mpo_torchrl.loss.parts import make_e_step, make_m_step
 from mpo_torchrl.loss.policy import Policy
 from mpo_torchrl.loss.schedule import bound
-from mpo_torchrl.m_step import DistributionMStep, Fit, GaussianMStep
+from mpo_torchrl.m_step import CompositeMStep, DistributionMStep, Fit, GaussianMStep
 from mpo_torchrl.precision import fast_scoring_dtype
 
 
@@ -141,7 +142,7 @@ class MPOLoss(ImprovementLoss):
 
     _policy: Policy
     _e_step: SampledEStep
-    _m_step: GaussianMStep | DistributionMStep
+    _m_step: GaussianMStep | DistributionMStep | CompositeMStep
 
     SUPPORTED_VALUE_ESTIMATORS = (*ImprovementLoss.SUPPORTED_VALUE_ESTIMATORS, RETRACE)
 
@@ -184,7 +185,7 @@ class MPOLoss(ImprovementLoss):
         scalar_output_mode: Literal["exclude", "non_tensor"] | None = None,
         temperature: Temperature | ExactTemperature | None = None,
         e_step: SampledEStep | None = None,
-        m_step: GaussianMStep | DistributionMStep | None = None,
+        m_step: GaussianMStep | DistributionMStep | CompositeMStep | None = None,
     ) -> None:
         super().__init__()
         self._set_output(reduction, scalar_output_mode, use_prioritized_weights)
@@ -206,7 +207,9 @@ class MPOLoss(ImprovementLoss):
             deactivate_vmap,
         )
         self._action_spec = action_spec
-        space = ActionSpace(actor_network, self.tensor_keys.action, action_spec)
+        space = find_action_space(actor_network, action_spec)
+        if isinstance(space, Heads):
+            self.set_keys(action=space.keys)
         e_step = e_step or make_e_step(
             space,
             num_action_samples,
@@ -232,7 +235,9 @@ class MPOLoss(ImprovementLoss):
 
     # -- wiring ---------------------------------------------------------------------------
 
-    def _wire_parts(self, e_step: SampledEStep, m_step: GaussianMStep | DistributionMStep) -> None:
+    def _wire_parts(
+        self, e_step: SampledEStep, m_step: GaussianMStep | DistributionMStep | CompositeMStep
+    ) -> None:
         self.__dict__["_e_step"] = e_step
         temperatures: dict[str, nn.Module] = {"temperature": e_step.temperature}
         if e_step.penalty is not None:
@@ -241,11 +246,12 @@ class MPOLoss(ImprovementLoss):
 
     def _adapt(self) -> None:
         """Settles what follows from the device and the precision of the networks."""
-        gaussian = type(self._m_step) is GaussianMStep
-        key = self.actor_network.dist_sample_keys[0]  # set_keys renames the batch's, not this one
-        space = ActionSpace(self.actor_network, key, self._action_spec)
-        policy = Policy(self.actor_network, space, as_gaussian=gaussian)
-        self.__dict__["_policy"] = policy
+        space = find_action_space(self.actor_network, self._action_spec)
+        self._heads = space if isinstance(space, Heads) else None
+        transforms = None
+        if isinstance(space, ActionSpace) and type(self._m_step) is GaussianMStep:
+            transforms = space.fixed_transforms()
+        self.__dict__["_policy"] = Policy(self.actor_network, transforms)
         dtype = self.scoring_dtype
         if dtype == "auto":
             parameter = next(self.qvalue_network_params.parameters())
@@ -275,7 +281,7 @@ class MPOLoss(ImprovementLoss):
             action = draw_actions(policy, self.num_bootstrap_samples)["action"]
             prediction = self._predict(states, action, self._target_critics)
         batch = action.shape[:-2]
-        taken = tensordict.get(keys.action)
+        taken = self._taken(tensordict)
         checks.require_action_shape(keys.action, taken.shape, (*batch, action.shape[-1]))
         reward = tensordict.get(next_key(keys.reward))
         size = self.critic.num_objectives
