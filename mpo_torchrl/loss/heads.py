@@ -43,7 +43,8 @@ class Heads:
         action_spec (TensorSpec, optional): the specs of all heads; by default the actor's.
 
     Raises:
-        ValueError: if the spec does not hold every head, or a name stands for two of them.
+        ValueError: if the spec does not hold every head, one of them has agents, or a name stands
+            for two of them.
     """
 
     def __init__(self, actor_network: nn.Module, action_spec: TensorSpec | None) -> None:
@@ -126,6 +127,12 @@ def _spec_of(spec: TensorSpec | None, key: NestedKey) -> TensorSpec:
         raise ValueError(
             f"the spec of the head {key!r} is not known: pass action_spec=Composite(...) to the "
             "loss, or build the actor with spec=Composite(...), with an entry for each head."
+        )
+    if found.ndim > 1:
+        raise ValueError(
+            f"the action of the head {key!r} must be a vector or an index, got a spec of shape "
+            f"{list(found.shape)}; agents with several heads are not supported, and a spec is that "
+            "of one environment (action_spec_unbatched)."
         )
     return found
 

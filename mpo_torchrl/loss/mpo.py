@@ -59,6 +59,20 @@ class MPOLoss(ImprovementLoss):
     other distribution with one bound ``epsilon_policy``. An unsquashed policy pays for leaving
     the action space if ``epsilon_penalty`` is set.
 
+    **Several agents** are a group under a nested key, such as ``("agents", "action")``
+    ``[*B, n, A]`` in a TensorDict ``[*B]``, as in TorchRL's multi-agent environments. Every agent
+    is a state of its own: losses are ``[*B, n]`` before they are reduced, multipliers are shared.
+    Rewards and flags are ``[*B, n, 1]``, or ``[*B, 1]`` for the whole team; name them, and where
+    the critics write, with ``set_keys``. The critics see ``N`` actions of the team at once,
+    ``[*B, N, n, A]``, so that they may read those of the other agents too.
+
+    **Several heads**, continuous or discrete, are a
+    :class:`~tensordict.nn.CompositeDistribution`: actions are drawn and weighed as a whole, and
+    each head is fitted within bounds of its own (:class:`~mpo_torchrl.m_step.CompositeMStep`),
+    multipliers ``alpha_<head>_mean``, ``alpha_<head>_stddev`` or ``alpha_<head>_policy``. The
+    spec must have an entry for each. Agents with several heads, and Retrace with several heads,
+    are not supported.
+
     Args:
         actor_network (ProbabilisticTensorDictSequential): stochastic actor.
         qvalue_network (TensorDictModule, list of TensorDictModule or Critic): the critic,
@@ -114,8 +128,8 @@ class MPOLoss(ImprovementLoss):
 
     Raises:
         TypeError: if the actor is deterministic or a network is no TensorDict module.
-        ValueError: if an argument is out of its range, the action space is discrete, or a
-            penalty is asked for in an unbounded one.
+        ValueError: if an argument is out of its range, the action space is discrete, a penalty
+            is asked for in an unbounded one, or the spec of a head is not known.
 
     Examples:
         >>> import torch

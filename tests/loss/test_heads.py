@@ -284,6 +284,13 @@ def test_an_unknown_spec_of_a_head_is_asked_for() -> None:
     MPOLoss(make_actor(spec=None), make_critics(), action_spec=spec_of())
 
 
+def test_agents_with_several_heads_are_refused() -> None:
+    steer, gear = Bounded(-1.0, 1.0, (3, A)), OneHot(GEARS, (3, GEARS))
+    spec = Composite(action=Composite(steer=steer, gear=gear))
+    with pytest.raises(ValueError, match="agents with several heads are not supported"):
+        MPOLoss(make_actor(spec=None), make_critics(), action_spec=spec)
+
+
 def test_retrace_is_refused_for_several_heads() -> None:
     with pytest.raises(ValueError, match=r"Retrace needs .* has the heads \['action_steer', 'act"):
         make_loss().make_value_estimator("retrace", gamma=0.9)
