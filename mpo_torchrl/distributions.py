@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import torch
+from tensordict import NestedKey
+from tensordict.nn import CompositeDistribution
 from torch import Tensor
 from torch import distributions as d
 from torchrl.modules import MaskedOneHotCategorical, OneHotCategorical
@@ -56,6 +59,40 @@ def categorical_logits(dist: d.Distribution) -> Tensor | None:
     One-hot, masked and ordinal ones of TorchRL are categorical, too.
     """
     return dist.logits if isinstance(dist, (d.Categorical, d.OneHotCategorical)) else None
+
+
+def composite_heads(dist: Any) -> dict[str, d.Distribution] | None:
+    """The heads of a composite distribution by name; ``None`` if it is another one."""
+    if not isinstance(dist, CompositeDistribution):
+        return None
+    return {head_name(key): head for key, head in dist.dists.items()}
+
+
+def head_name(key: NestedKey) -> str:
+    """What a head is called that writes its action under ``key``."""
+    return key if isinstance(key, str) else "_".join(key)
+
+
+def is_index(kind: type) -> bool:
+    """Whether actions of a distribution are indices of choices, without a last dimension."""
+    one_hot = (OneHotCategorical, MaskedOneHotCategorical)
+    return issubclass(kind, d.Categorical) and not issubclass(kind, one_hot)
+
+
+def join_heads(actions: Iterable[Tensor], indices: Iterable[bool]) -> Tensor:
+    """Actions of several heads side by side: ``[*B, A_h]`` or, of indices, ``[*B]`` to ``[*B, A]``.
+
+    Args:
+        actions (iterable of Tensor): one a head.
+        indices (iterable of bool): which of them lack a last dimension.
+    """
+    columns = [
+        action.unsqueeze(-1) if index else action
+        for action, index in zip(actions, indices, strict=True)
+    ]
+    real = [column.dtype for column in columns if column.is_floating_point()]
+    dtype = real[0] if real else torch.get_default_dtype()
+    return torch.cat([column.to(dtype) for column in columns], -1)
 
 
 def action_shape(dist: d.Distribution) -> torch.Size:

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 from tensordict import NestedKey, TensorDictBase
-from tensordict.nn import TensorDictModule, TensorDictModuleBase
+from tensordict.nn import TensorDictModule, TensorDictModuleBase, TensorDictParams
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torchrl.modules import MLP, SafeModule, ValueOperator
@@ -87,6 +87,8 @@ class StatelessNetwork:
         named = list(network.named_parameters(remove_duplicate=False))
         twice = len(named) != len(list(network.parameters()))
         plain = network.method is None and network._kwargs is None and not twice
+        # Networks of several agents keep their parameters in a TensorDict of their own.
+        plain = plain and not any(isinstance(m, TensorDictParams) for m in network.modules())
         return plain and not any(
             _has_hooks(module)
             or parametrize.is_parametrized(module)

@@ -113,7 +113,10 @@ class Ensemble:
             return torch.stack([stateless(m, tensors, hidden_dtype) for m in members])
         if recalled:
             return self._evaluate_heads(inputs, recalled, params, out_key, batch_size)
-        tensordict = TensorDict({key: inputs.get(key) for key in self.in_keys}, batch_size)
+        given = {key: inputs.get(key) for key in self.in_keys}
+        # Where agents have a dimension, what they share has not.
+        common = min(value.ndim for value in given.values() if value is not None) - 1
+        tensordict = TensorDict(given, batch_size[:common])
         return self._evaluate(tensordict, params.params, out_key, vmap_randomness)
 
     def _inputs(

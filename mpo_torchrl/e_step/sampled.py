@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 from torch import distributions as d
 
-from mpo_torchrl.distributions import GaussianBase, gaussian_base
+from mpo_torchrl.distributions import (
+    GaussianBase,
+    composite_heads,
+    gaussian_base,
+    is_index,
+    join_heads,
+)
 from mpo_torchrl.dual import (
     ActionPenalty,
     ExactTemperature,
@@ -33,6 +39,10 @@ class SampledEStep(nn.Module):
 
     A squashed policy is sampled before the squashing: that sample goes to ``"base_action"``,
     and only what the critic and the environment see, ``"action"``, is squashed.
+
+    Of a policy with several heads, a :class:`~tensordict.nn.CompositeDistribution`, an action is
+    drawn of all heads at once: ``"action"`` holds them side by side, and ``("head", name)`` each
+    one's own ``"action"``, and for a Gaussian the entries named above.
 
     What the TensorDict already holds is kept: with values in it nothing is scored, with
     weights in it nothing is weighed. That is how an own E-step is put in front of the rest.
@@ -107,6 +117,11 @@ class SampledEStep(nn.Module):
             improved.setdefault("scale", base.scale)
         if improved.get("action", None) is None:
             improved.update(draw_actions(policy, self.num_action_samples))
+        for name, head in (composite_heads(policy) or {}).items():
+            base = gaussian_base(head)
+            if base is not None and improved.get(("head", name, "loc"), None) is None:
+                improved.set(("head", name, "loc"), base.loc)
+                improved.set(("head", name, "scale"), base.scale)
         if improved.get("state_action_value", None) is None:
             improved.set("state_action_value", score(improved.get("action")))
         if improved.get("temperature", None) is None:
@@ -161,8 +176,17 @@ def over_all(mask: Tensor, shape: torch.Size) -> Tensor:
     return mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim)).expand(shape)
 
 
-def draw_actions(policy: d.Distribution | GaussianBase, num_samples: int) -> dict[str, Tensor]:
-    """Draws ``"action"`` ``[*B, N, A]``; for a squashed Gaussian ``"base_action"`` too."""
+def draw_actions(policy: d.Distribution | GaussianBase, num_samples: int) -> dict[str, Any]:
+    """Draws ``"action"`` ``[*B, N, A]``; for a squashed Gaussian ``"base_action"`` too.
+
+    Of several heads ``"action"`` holds them side by side, and ``"head"`` the draws of each.
+    """
+    heads = composite_heads(policy)
+    if heads is not None:
+        draws = {name: _draw_head(head, num_samples) for name, head in heads.items()}
+        indices = [is_index(type(head)) for head in heads.values()]
+        actions = [draw["action"] for draw in draws.values()]
+        return {"action": join_heads(actions, indices), "head": TensorDict(draws)}
     base = gaussian_base(policy)
     if base is None:
         return {"action": cast(d.Distribution, policy).sample((num_samples,)).movedim(0, -2)}
@@ -177,3 +201,10 @@ def draw_actions(policy: d.Distribution | GaussianBase, num_samples: int) -> dic
         "action": base.squash(sample).movedim(0, -2),
         "base_action": sample.movedim(0, -2),
     }
+
+
+def _draw_head(head: d.Distribution, num_samples: int) -> dict[str, Any]:
+    """Draws of one head; an index has no last dimension: ``[*B, N]``."""
+    if is_index(type(head)):
+        return {"action": head.sample((num_samples,)).movedim(0, -1)}
+    return draw_actions(head, num_samples)

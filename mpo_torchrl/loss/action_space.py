@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from tensordict import NestedKey, TensorDict
-from tensordict.nn import CompositeDistribution
 from torch import Tensor, nn
 from torch import distributions as d
 from torchrl.data import Bounded, Composite, TensorSpec
@@ -41,6 +40,11 @@ class ActionSpace:
         self._probe = self._probe_distribution(device)
 
     @property
+    def may_leave(self) -> bool:
+        """Whether the policy may draw actions outside their bounds: an unsquashed Gaussian."""
+        return self.gaussian is not None and not self.gaussian.transforms
+
+    @property
     def gaussian(self) -> GaussianBase | None:
         """The Gaussian at the base of the policy, with arbitrary numbers in it."""
         return gaussian_base(self._probe) if self._probe is not None else None
@@ -65,8 +69,15 @@ class ActionSpace:
         infinite = torch.full((self.size,), torch.inf)
         if not isinstance(self._spec, Bounded):
             return -infinite, infinite
-        space = self._spec.space
-        return space.low.reshape(-1, self.size)[0], space.high.reshape(-1, self.size)[0]
+        bounds = self._spec.space.low, self._spec.space.high
+        low, high = (bound.reshape(-1, self.size) for bound in bounds)
+        if not bool((low == low[0]).all() and (high == high[0]).all()):
+            raise ValueError(
+                "all agents must have the same bounds on their actions for an action penalty, got "
+                f"low {low.tolist()} and high {high.tolist()}; pass epsilon_penalty=None, or "
+                "squash the policy."
+            )
+        return low[0], high[0]
 
     def _find_size(self) -> int:
         if self._spec is not None:
@@ -82,11 +93,6 @@ class ActionSpace:
 
     def _probe_distribution(self, device: torch.device | None) -> d.Distribution | None:
         """A policy whose parameters are all ones, made without running the network."""
-        if self._sampling.distribution_class is CompositeDistribution:
-            raise ValueError(
-                "MPOLoss trains one action of real numbers, the policy is a "
-                "CompositeDistribution of several."
-            )
         ones = {key: torch.ones(1, self.size, device=device) for key in self._sampling.in_keys}
         try:
             probe = self._sampling.get_dist(TensorDict(ones, [1]))
@@ -103,8 +109,9 @@ class ActionSpace:
 def _require_real_numbers(spec: TensorSpec, action_key: NestedKey) -> None:
     if isinstance(spec, Composite):
         raise ValueError(
-            f"MPOLoss trains one action of real numbers, the action under {action_key!r} is "
-            f"composed of {sorted(map(str, spec.keys()))}."
+            f"a policy of one head has one action of real numbers, the action under "
+            f"{action_key!r} is composed of {sorted(map(str, spec.keys()))}; several heads are a "
+            "CompositeDistribution."
         )
     if spec.domain == "discrete" or not spec.dtype.is_floating_point:
         raise ValueError(

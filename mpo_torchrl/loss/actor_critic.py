@@ -20,9 +20,13 @@ from torchrl.objectives.value import ValueEstimatorBase
 from mpo_torchrl.critic import Critic, RetraceEstimator
 from mpo_torchrl.loss import checks
 from mpo_torchrl.loss.actor import ActorLoss
+from mpo_torchrl.loss.agents import count_batch_dims, share_among_agents
+from mpo_torchrl.loss.heads import Heads
 from mpo_torchrl.loss.memories import Memories
 from mpo_torchrl.loss.networks import (
     count_critics,
+    inputs_of,
+    keep_inner_batches,
     next_key,
     shared_parameters,
 )
@@ -42,7 +46,8 @@ class ActorCriticLoss(ActorLoss):
         """The configurable TensorDict keys and their defaults, set with ``set_keys``.
 
         Attributes:
-            action: the action taken. Defaults to the key that the actor samples.
+            action: the action taken, a list of keys if it has several heads. Defaults to what
+                the actor samples.
             value: where the value of the next state is put for the value estimator.
             state_action_value: where the critic writes.
             log_prob: the action's log-probability when it was taken; only Retrace reads it.
@@ -52,7 +57,7 @@ class ActorCriticLoss(ActorLoss):
             e_step: the nested TensorDict of the E-step.
         """
 
-        action: NestedKey = "action"
+        action: NestedKey | list[NestedKey] = "action"
         value: NestedKey = "state_value"
         state_action_value: NestedKey = "state_action_value"
         log_prob: NestedKey | None = None
@@ -85,6 +90,7 @@ class ActorCriticLoss(ActorLoss):
     critic: Critic
     _value_estimator: ValueEstimatorBase
     value_type: Any
+    _heads: Heads | None = None
     _memories: Memories | None = None
 
     def _wire_networks(
@@ -99,7 +105,10 @@ class ActorCriticLoss(ActorLoss):
     ) -> None:
         # In __dict__, as LossModule keeps networks: a part is no second owner of parameters.
         self.__dict__["critic"] = critic
-        self.set_keys(action=actor_network.dist_sample_keys[0], state_action_value=critic.value_key)
+        action, *further = actor_network.dist_sample_keys
+        self.set_keys(
+            action=[action, *further] if further else action, state_action_value=critic.value_key
+        )
         self.delay_actor, self.delay_qvalue = delay_actor, delay_qvalue
         self.separate_losses = separate_losses
         self.deactivate_vmap = deactivate_vmap
@@ -114,6 +123,9 @@ class ActorCriticLoss(ActorLoss):
             create_target_params=delay_qvalue,
             compare_against=list(actor_network.parameters()) if separate_losses else None,
         )
+        if len(networks) > 1:
+            targets = [self.target_qvalue_network_params] if delay_qvalue else []
+            keep_inner_batches(networks[0], self.qvalue_network_params, *targets)
         # An expanded critic is drawn anew: it shares nothing unless the losses are separate.
         drawn_anew = self.num_qvalue_nets > len(networks) and not separate_losses
         self._shared = {} if drawn_anew else shared_parameters(networks, self.actor_network_params)
@@ -148,6 +160,11 @@ class ActorCriticLoss(ActorLoss):
                 **hp,
             )
         try:
+            if self._needs_traces and self._heads is not None:
+                raise ValueError(
+                    "Retrace needs the log-probability of one action, the policy has the heads "
+                    f"{list(self._heads.spaces)}; take TD(0), TD(1) or TD(lambda)."
+                )
             self.critic.require_estimator(self._value_estimator)
         except ValueError:
             self._value_estimator, self.value_type = previous
@@ -175,8 +192,8 @@ class ActorCriticLoss(ActorLoss):
 
     def _make_in_keys(self) -> list[NestedKey]:
         keys = self.tensor_keys
-        made = {keys.action, *self.actor_network.out_keys}
-        states = [*self.actor_network.in_keys]
+        made = {*self._action_keys, *self.actor_network.out_keys}
+        states = inputs_of(self.actor_network)
         states += [key for key in self.critic.in_keys if key not in made]
         # What is remembered after a step follows from the step itself.
         remembered = self._memories.own_keys if self._memories is not None else set()
@@ -184,7 +201,7 @@ class ActorCriticLoss(ActorLoss):
         following += [keys.reward, keys.done, keys.terminated]
         if remembered:
             states.append(IS_INIT)
-        entries = [*states, keys.action, *[next_key(key) for key in following]]
+        entries = [*states, *self._action_keys, *[next_key(key) for key in following]]
         if self._needs_traces:
             entries.append(keys.log_prob)
         return list(dict.fromkeys(entries))
@@ -195,7 +212,9 @@ class ActorCriticLoss(ActorLoss):
         checks.require_keys(tensordict, [key for key in self.in_keys if key != terminated])
         batch = self._prepared(tensordict)
         self.require_first_finite(batch)
-        return batch
+        keys = self.tensor_keys
+        team = [next_key(key) for key in (keys.reward, keys.done, keys.terminated)]
+        return share_among_agents(batch, keys.action, team, keys.priority_weight)
 
     def _prepared(self, tensordict: TensorDictBase) -> TensorDictBase:
         """The batch to compute with: what is masked is zero, and recurrent networks remember."""
@@ -219,6 +238,23 @@ class ActorCriticLoss(ActorLoss):
         return batch
 
     @property
+    def _action_keys(self) -> list[NestedKey]:
+        """Where the action is: one key, or one a head."""
+        keys = self.tensor_keys.action
+        return keys if isinstance(keys, list) else [keys]
+
+    def _taken(self, tensordict: TensorDictBase) -> Tensor:
+        """The actions of a batch, ``[*B, A]``; those of several heads side by side."""
+        if self._heads is None:
+            return tensordict.get(self.tensor_keys.action)
+        return self._heads.taken(tensordict, self._action_keys)
+
+    def _entries(self, action: Tensor) -> dict[NestedKey, Tensor]:
+        """Actions ``[..., A]`` as the critics read them."""
+        keys = self._action_keys
+        return {keys[0]: action} if self._heads is None else self._heads.split(action, keys)
+
+    @property
     @_cache_values
     def _target_critics(self) -> ParameterSets:
         return (
@@ -234,19 +270,25 @@ class ActorCriticLoss(ActorLoss):
         params: ParameterSets,
         hidden_dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """What the critics say of ``N`` actions a state: ``[*B, N, A]`` to ``[C, *B, N, ...]``."""
-        *batch, num_samples, _ = action.shape
+        """What the critics say of ``N`` actions a state: ``[*B, N, A]`` to ``[C, *B, N, ...]``.
+
+        Of agents, ``[*B, n, N, A]`` to ``[C, *B, n, N, ...]``; the critics see ``N`` actions of
+        the whole team, ``[*B, N, n, A]``.
+        """
+        agents_end = action.ndim - 2
+        batch = count_batch_dims(self.tensor_keys.action, states.batch_dims, agents_end)
+        action = action.movedim(agents_end, batch)
 
         def of_each_sample(state: Tensor) -> Tensor:
-            state = state.unsqueeze(len(batch))
-            return state.expand(*batch, num_samples, *state.shape[len(batch) + 1 :])
+            state = state.unsqueeze(batch)
+            return state.expand(*action.shape[: batch + 1], *state.shape[batch + 1 :])
 
-        inputs = {self.tensor_keys.action: action}
+        inputs = self._entries(action)
         for key in self.critic.in_keys:
             if key not in inputs:
                 inputs[key] = of_each_sample(states.get(key))
         recalled = self.critic.ensemble.recall(states, params)
-        return self.critic.predict(
+        prediction = self.critic.predict(
             inputs,
             params,
             action.shape[:-1],
@@ -254,6 +296,7 @@ class ActorCriticLoss(ActorLoss):
             hidden_dtype=hidden_dtype,
             vmap_randomness=self._vmap_mode(action),
         )
+        return prediction.movedim(1 + batch, 1 + agents_end)
 
     def _qvalue_terms(
         self, tensordict: TensorDictBase, target: Tensor

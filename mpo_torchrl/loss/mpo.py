@@ -22,13 +22,14 @@ from mpo_torchrl.e_step import SampledEStep
 from mpo_torchrl.e_step.sampled import draw_actions
 from mpo_torchrl.loss import checks
 from mpo_torchrl.loss.action_space import ActionSpace
+from mpo_torchrl.loss.heads import Heads, find_action_space
 from mpo_torchrl.loss.improvement import ImprovementLoss
 from mpo_torchrl.loss.memories import Memories
 from mpo_torchrl.loss.networks import next_key, sampling_module
 from mpo_torchrl.loss.parts import make_e_step, make_m_step
 from mpo_torchrl.loss.policy import Policy
 from mpo_torchrl.loss.schedule import bound
-from mpo_torchrl.m_step import DistributionMStep, Fit, GaussianMStep
+from mpo_torchrl.m_step import CompositeMStep, DistributionMStep, Fit, GaussianMStep
 from mpo_torchrl.precision import fast_scoring_dtype
 
 
@@ -65,6 +66,20 @@ class MPOLoss(ImprovementLoss):
     collected; of a state only the first of a sequence is read. Critics start from zero, or with
     ``burn_in`` like the actor from what a few steps before taught them. Each runs once over a
     sequence and what follows its recurrent part reads the ``N`` actions; no history is copied.
+
+    **Several agents** are a group under a nested key, such as ``("agents", "action")``
+    ``[*B, n, A]`` in a TensorDict ``[*B]``, as in TorchRL's multi-agent environments. Every agent
+    is a state of its own: losses are ``[*B, n]`` before they are reduced, multipliers are shared.
+    Rewards and flags are ``[*B, n, 1]``, or ``[*B, 1]`` for the whole team; name them, and where
+    the critics write, with ``set_keys``. The critics see ``N`` actions of the team at once,
+    ``[*B, N, n, A]``, so that they may read those of the other agents too.
+
+    **Several heads**, continuous or discrete, are a
+    :class:`~tensordict.nn.CompositeDistribution`: actions are drawn and weighed as a whole, and
+    each head is fitted within bounds of its own (:class:`~mpo_torchrl.m_step.CompositeMStep`),
+    multipliers ``alpha_<head>_mean``, ``alpha_<head>_stddev`` or ``alpha_<head>_policy``. The
+    spec must have an entry for each. Agents with several heads, and Retrace with several heads,
+    are not supported.
 
     Args:
         actor_network (ProbabilisticTensorDictSequential): stochastic actor.
@@ -124,8 +139,8 @@ class MPOLoss(ImprovementLoss):
 
     Raises:
         TypeError: if the actor is deterministic or a network is no TensorDict module.
-        ValueError: if an argument is out of its range, the action space is discrete, or a
-            penalty is asked for in an unbounded one.
+        ValueError: if an argument is out of its range, the action space is discrete, a penalty
+            is asked for in an unbounded one, or the spec of a head is not known.
 
     Examples:
         >>> import torch
@@ -152,7 +167,7 @@ class MPOLoss(ImprovementLoss):
 
     _policy: Policy
     _e_step: SampledEStep
-    _m_step: GaussianMStep | DistributionMStep
+    _m_step: GaussianMStep | DistributionMStep | CompositeMStep
 
     SUPPORTED_VALUE_ESTIMATORS = (*ImprovementLoss.SUPPORTED_VALUE_ESTIMATORS, RETRACE)
 
@@ -196,7 +211,7 @@ class MPOLoss(ImprovementLoss):
         burn_in: int = 0,
         temperature: Temperature | ExactTemperature | FixedTemperature | None = None,
         e_step: SampledEStep | None = None,
-        m_step: GaussianMStep | DistributionMStep | None = None,
+        m_step: GaussianMStep | DistributionMStep | CompositeMStep | None = None,
     ) -> None:
         super().__init__()
         self._set_output(reduction, scalar_output_mode, use_prioritized_weights)
@@ -218,7 +233,9 @@ class MPOLoss(ImprovementLoss):
             deactivate_vmap,
         )
         self._action_spec = action_spec
-        space = ActionSpace(actor_network, self.tensor_keys.action, action_spec)
+        space = find_action_space(actor_network, action_spec)
+        if isinstance(space, Heads):
+            self.set_keys(action=space.keys)
         e_step = e_step or make_e_step(
             space,
             num_action_samples,
@@ -251,7 +268,9 @@ class MPOLoss(ImprovementLoss):
 
     # -- wiring ---------------------------------------------------------------------------
 
-    def _wire_parts(self, e_step: SampledEStep, m_step: GaussianMStep | DistributionMStep) -> None:
+    def _wire_parts(
+        self, e_step: SampledEStep, m_step: GaussianMStep | DistributionMStep | CompositeMStep
+    ) -> None:
         self.__dict__["_e_step"] = e_step
         temperatures: dict[str, nn.Module] = {"temperature": e_step.temperature}
         if e_step.penalty is not None:
@@ -260,11 +279,12 @@ class MPOLoss(ImprovementLoss):
 
     def _adapt(self) -> None:
         """Settles what follows from the device and the precision of the networks."""
-        gaussian = type(self._m_step) is GaussianMStep
-        key = self.actor_network.dist_sample_keys[0]  # set_keys renames the batch's, not this one
-        space = ActionSpace(self.actor_network, key, self._action_spec)
-        policy = Policy(self.actor_network, space, as_gaussian=gaussian)
-        self.__dict__["_policy"] = policy
+        space = find_action_space(self.actor_network, self._action_spec)
+        self._heads = space if isinstance(space, Heads) else None
+        transforms = None
+        if isinstance(space, ActionSpace) and type(self._m_step) is GaussianMStep:
+            transforms = space.fixed_transforms()
+        self.__dict__["_policy"] = Policy(self.actor_network, transforms)
         dtype = self.scoring_dtype
         if dtype == "auto":
             parameter = next(self.qvalue_network_params.parameters())
@@ -294,7 +314,7 @@ class MPOLoss(ImprovementLoss):
             action = draw_actions(policy, self.num_bootstrap_samples)["action"]
             prediction = self._predict(states, action, self._target_critics)
         batch = action.shape[:-2]
-        taken = tensordict.get(keys.action)
+        taken = self._taken(tensordict)
         checks.require_action_shape(keys.action, taken.shape, (*batch, action.shape[-1]))
         reward = tensordict.get(next_key(keys.reward))
         size = self.critic.num_objectives

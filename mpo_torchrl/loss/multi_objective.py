@@ -14,11 +14,11 @@ from mpo_torchrl.critic.scalar import LossFunction
 from mpo_torchrl.dual import ObjectiveTemperatures
 from mpo_torchrl.dual.multiplier import Parametrization
 from mpo_torchrl.e_step import MultiObjectiveEStep
-from mpo_torchrl.loss.action_space import ActionSpace
+from mpo_torchrl.loss.heads import find_action_space
 from mpo_torchrl.loss.mpo import MPOLoss
 from mpo_torchrl.loss.networks import sampling_module
 from mpo_torchrl.loss.parts import make_penalty
-from mpo_torchrl.m_step import DistributionMStep, GaussianMStep
+from mpo_torchrl.m_step import CompositeMStep, DistributionMStep, GaussianMStep
 
 
 class MultiObjectiveMPOLoss(MPOLoss):
@@ -111,8 +111,7 @@ class MultiObjectiveMPOLoss(MPOLoss):
             epsilon, init_temperature, parametrization=parametrization
         )
         sampling_module(actor_network)  # raises if the actor is deterministic
-        action_key = actor_network.dist_sample_keys[0]
-        space = ActionSpace(actor_network, action_key, kwargs.get("action_spec"))
+        space = find_action_space(actor_network, kwargs.get("action_spec"))
         penalty = make_penalty(space, epsilon_penalty, init_penalty_temperature, parametrization)
         super().__init__(
             actor_network,
@@ -140,7 +139,9 @@ class MultiObjectiveMPOLoss(MPOLoss):
     def _duals(self) -> list[tuple[str, Any]]:
         return list(self._e_step.temperature.items())
 
-    def _wire_parts(self, e_step: Any, m_step: GaussianMStep | DistributionMStep) -> None:
+    def _wire_parts(
+        self, e_step: Any, m_step: GaussianMStep | DistributionMStep | CompositeMStep
+    ) -> None:
         self.__dict__["_e_step"] = e_step
         temperatures: dict[str, nn.Module] = {
             f"temperature_{name}": dual for name, dual in self._duals()

@@ -32,6 +32,21 @@ def sampling_module(actor_network: nn.Module) -> ProbabilisticTensorDictModule:
     return found[-1]
 
 
+def inputs_of(actor_network: Any) -> list[NestedKey]:
+    """What an actor reads of a state.
+
+    A composite distribution reads the TensorDict of its parameters as a whole, which the actor's
+    ``in_keys`` take for an input although its network wrote the entries.
+    """
+    written = [(key,) if isinstance(key, str) else key for key in actor_network.out_keys]
+
+    def is_written(key: NestedKey) -> bool:
+        path = (key,) if isinstance(key, str) else key
+        return any(out[: len(path)] == path for out in written)
+
+    return [key for key in actor_network.in_keys if not is_written(key)]
+
+
 def count_critics(num_networks: int, num_qvalue_nets: int | None) -> int:
     """How many critics there are: as asked, else two of one network or one of each in a list.
 
@@ -59,6 +74,19 @@ def shared_parameters(
         for key, parameter in first.items(True, True)
         if id(parameter) in owned and all(o.get(key) is parameter for o in others)
     }
+
+
+def keep_inner_batches(network: nn.Module, *stacked: TensorDictParams) -> None:
+    """Gives parameters that a network keeps in a TensorDict the batch they have there.
+
+    Networks of agents that share none of them keep a row for each agent and map over the rows;
+    LossModule, stacking the networks of a list, takes the rows for mere numbers.
+    """
+    for name, module in network.named_modules():
+        if isinstance(module, TensorDictParams):
+            for params in stacked:
+                inner = params.get(tuple(name.split(".")))
+                inner.batch_size = torch.Size([*params.batch_size, *module.batch_size])
 
 
 def tie_parameters(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mpo_torchrl.dual import (
     ActionPenalty,
     ExactTemperature,
@@ -12,11 +14,12 @@ from mpo_torchrl.dual import (
 from mpo_torchrl.dual.multiplier import Parametrization
 from mpo_torchrl.e_step import SampledEStep
 from mpo_torchrl.loss.action_space import ActionSpace
-from mpo_torchrl.m_step import DistributionMStep, GaussianMStep
+from mpo_torchrl.loss.heads import ChoiceSpace, Heads
+from mpo_torchrl.m_step import CompositeMStep, DistributionMStep, GaussianMStep
 
 
 def make_e_step(
-    space: ActionSpace,
+    space: ActionSpace | Heads,
     num_action_samples: int,
     temperature: Temperature | ExactTemperature | FixedTemperature,
     epsilon_penalty: float | None,
@@ -29,33 +32,43 @@ def make_e_step(
 
 
 def make_penalty(
-    space: ActionSpace, epsilon: float | None, init: float, parametrization: Parametrization
+    space: ActionSpace | Heads,
+    epsilon: float | None,
+    init: float,
+    parametrization: Parametrization,
 ) -> ActionPenalty | None:
     """The price of leaving the action space, if the policy can and it is asked for."""
-    gaussian = space.gaussian
-    if epsilon is None or gaussian is None or gaussian.transforms:
+    if epsilon is None or not space.may_leave:
         return None
     return ActionPenalty(epsilon, init, *space.bounds(), parametrization=parametrization)
 
 
 def make_m_step(
-    space: ActionSpace,
+    space: ActionSpace | Heads,
     epsilon: dict[str, float],
     init_alpha: dict[str, float],
     per_dim_constraining: bool,
     parametrization: Parametrization,
-) -> GaussianMStep | DistributionMStep:
+) -> GaussianMStep | DistributionMStep | CompositeMStep:
     """Part 4 with its multipliers, decoupled if there is a Gaussian at the policy's base."""
-    multipliers = make_multipliers(
-        space, epsilon, init_alpha, per_dim_constraining, parametrization
-    )
+    settings = (epsilon, init_alpha, per_dim_constraining, parametrization)
+    if isinstance(space, Heads):
+        heads = {name: _make_single(head, *settings) for name, head in space.spaces.items()}
+        return CompositeMStep(heads)
+    return _make_single(space, *settings)
+
+
+def _make_single(
+    space: ActionSpace | ChoiceSpace, *settings: Any
+) -> GaussianMStep | DistributionMStep:
+    multipliers = make_multipliers(space, *settings)
     if "policy" in multipliers:
         return DistributionMStep(multipliers["policy"])
     return GaussianMStep(multipliers["mean"], multipliers["stddev"])
 
 
 def make_multipliers(
-    space: ActionSpace | None,
+    space: ActionSpace | ChoiceSpace | None,
     epsilon: dict[str, float],
     init_alpha: dict[str, float],
     per_dim_constraining: bool,

@@ -8,7 +8,6 @@ from torch import Tensor
 from torch import distributions as d
 
 from mpo_torchrl.distributions import GaussianBase
-from mpo_torchrl.loss.action_space import ActionSpace
 from mpo_torchrl.memory import Memory, split
 from mpo_torchrl.stateless import ParameterSets, StatelessNetwork
 
@@ -25,16 +24,14 @@ class Policy:
 
     Args:
         actor_network (ProbabilisticTensorDictSequential): the actor.
-        space (ActionSpace): what is known of its distribution.
-        as_gaussian (bool): whether mean and stddev are all that is asked for.
+        transforms (tuple of Transform, optional): the fixed bijection behind a Gaussian whose
+            mean and stddev are all that is asked for; ``None`` to be given the distribution.
     """
 
     def __init__(
         self,
         actor_network: ProbabilisticTensorDictSequential,
-        space: ActionSpace,
-        *,
-        as_gaussian: bool,
+        transforms: tuple[d.Transform, ...] | None,
     ) -> None:
         self.actor_network = actor_network
         torso, head = split(actor_network)
@@ -45,7 +42,6 @@ class Policy:
             else actor_network
         )
         self.in_keys = list(self._head.in_keys)
-        transforms = space.fixed_transforms() if as_gaussian else None
         self._transforms = transforms or ()
         self._network: StatelessNetwork | None = None
         modules = list(self._head.module)

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from mpo_torchrl.m_step.categorical import CategoricalMStep
+from mpo_torchrl.m_step.composite import CompositeMStep
 from mpo_torchrl.m_step.distribution import DistributionMStep
 from mpo_torchrl.m_step.fit import Fit
 from mpo_torchrl.m_step.gaussian import GaussianMStep
 from mpo_torchrl.m_step.likelihood import LikelihoodMStep
 
-__all__ = ["CategoricalMStep", "DistributionMStep", "Fit", "GaussianMStep", "LikelihoodMStep"]
+__all__ = [
+    "CategoricalMStep",
+    "CompositeMStep",
+    "DistributionMStep",
+    "Fit",
+    "GaussianMStep",
+    "LikelihoodMStep",
+]

@@ -63,7 +63,7 @@ class DistributionMStep(nn.Module):
         if reference is None:
             raise ValueError("DistributionMStep needs the reference policy, got None.")
         weight = improved.get("weight").detach()  # a target of the fit, as the actions are
-        action = improved.get("action").detach().movedim(-2, 0)  # [N, *B, A]
+        action = improved.get("action").detach().movedim(weight.ndim - 1, 0)  # [N, *B, A]
         log_prob = per_state(policy.log_prob(action), 1 + weight[..., 0].ndim)  # [N, *B]
         kl = _kl(reference, policy, action, log_prob)
         readings = {"entropy": -log_prob.detach().mean(0)}

@@ -1,0 +1,62 @@
+"""Several agents in one batch: what they share, one copy for each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tensordict import NestedKey, TensorDictBase
+
+
+def count_batch_dims(
+    action_key: NestedKey | list[NestedKey], batch_dims: int, action_dims: int
+) -> int:
+    """How many dimensions of an action come before those of the agents.
+
+    As TorchRL has it, agents are a group with a TensorDict of its own, hence a nested key, and
+    their dimension follows those of the batch: ``[*B, n, A]`` in a TensorDict ``[*B]``.
+
+    Args:
+        action_key (NestedKey or list of NestedKey): where the action is; several heads have no
+            agents.
+        batch_dims (int): dimensions of the TensorDict.
+        action_dims (int): dimensions of the action, without its last one.
+    """
+    return min(batch_dims, action_dims) if isinstance(action_key, tuple) else action_dims
+
+
+def share_among_agents(
+    tensordict: TensorDictBase,
+    action_key: NestedKey | list[NestedKey],
+    keys: Iterable[NestedKey],
+    priority_weight: NestedKey,
+) -> TensorDictBase:
+    """The batch with rewards and flags for each agent: those of the team are given to all.
+
+    Args:
+        tensordict (TensorDictBase): ``[*B]``, left unchanged.
+        action_key (NestedKey): actions, ``[*B, n, A]`` if there are agents.
+        keys (iterable of NestedKey): entries ``[*B, n, K]``, or ``[*B, K]`` of the team.
+        priority_weight (NestedKey): weights of transitions, ``[*B]`` or ``[*B, 1]``, if any.
+
+    Raises:
+        ValueError: if an entry is neither.
+    """
+    if not isinstance(action_key, tuple):
+        return tensordict
+    agents = tensordict.get(action_key).shape[:-1]  # [*B, n]
+    shared = tensordict.copy()
+    for key in keys:
+        entry = tensordict.get(key, None)
+        if entry is None or entry.ndim > len(agents):  # one row an agent already
+            continue
+        if entry.shape[:-1] != agents[:-1]:
+            raise ValueError(
+                f"the entry {key!r} must be [*B, n, K] with one row an agent, or [*B, K] of the "
+                f"team, for actions {[*agents, 'A']} under {action_key!r}, got "
+                f"{list(entry.shape)}."
+            )
+        shared.set(key, entry.unsqueeze(-2).expand(*agents, entry.shape[-1]))
+    weight = tensordict.get(priority_weight, None)
+    if weight is not None and weight.numel() == agents[:-1].numel() != agents.numel():
+        shared.set(priority_weight, weight.reshape(*agents[:-1], 1).expand(agents))
+    return shared
