@@ -1,4 +1,4 @@
-"""Notebooks run, shortened, from a clean kernel; committed outputs are those of the committed code."""
+"""Notebooks run, shortened, from a clean kernel; their committed outputs are of their code."""
 
 from __future__ import annotations
 
