@@ -13,14 +13,17 @@ ARGS ?=
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint types pytest bench profile docs clean
+.PHONY: help train notebooks test lint types pytest bench profile docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */:/' | \
-		while IFS=: read -r target text; do printf '  make %-8s %s\n' "$$target" "$$text"; done
+		while IFS=: read -r target text; do printf '  make %-9s %s\n' "$$target" "$$text"; done
 
 train: $(VENV)/installed  ## train an agent: recipes/mpo.py, settings in ARGS="key=value ..."
 	@$(PY) recipes/mpo.py $(ARGS)
+
+notebooks: $(VENV)/installed-notebooks  ## open the notebooks in JupyterLab, its options in ARGS="..."
+	@$(PY) -m jupyterlab notebooks $(ARGS)
 
 test: lint types pytest  ## lint, types and the whole test suite
 
@@ -59,4 +62,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 $(VENV)/installed-bench: $(VENV)/installed
 	@echo "Installing what we measure against (once)"
 	@$(PIP) --no-build-isolation --editable '.[recipes,test,bench]'
+	@touch $@
+
+$(VENV)/installed-notebooks: $(VENV)/installed
+	@echo "Installing JupyterLab (once)"
+	@$(PIP) --no-build-isolation --editable '.[recipes,test,notebooks]'
 	@touch $@
