@@ -149,8 +149,9 @@ def _play(env: gymnasium.Env[Any, Any], act: Callable[[Any], Any], index: int, s
     from minari.data_collector import EpisodeBuffer
 
     observation, _ = env.reset(seed=seed)
-    observations, steps, over = [observation], [], False
-    space = env.action_space
+    observations: list[Any] = [observation]
+    steps: list[tuple[Any, float, bool, bool]] = []
+    over, space = False, env.action_space
     while not over:
         action = act(observation)
         if isinstance(space, gymnasium.spaces.Box):
@@ -163,8 +164,8 @@ def _play(env: gymnasium.Env[Any, Any], act: Callable[[Any], Any], index: int, s
     return EpisodeBuffer(
         id=index,
         seed=seed,
-        observations=np.stack(observations),  # type: ignore[arg-type]
-        actions=np.stack(actions),  # type: ignore[arg-type]
+        observations=np.stack(observations),
+        actions=np.stack(actions),
         rewards=list(rewards),
         terminations=list(terminations),
         truncations=list(truncations),
