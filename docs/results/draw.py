@@ -10,6 +10,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from mpo_torchrl.trainer.curves import read_run
+from mpo_torchrl.trainer.plot import draw_fronts
+
 FOLDER = Path(__file__).parent
 
 
@@ -50,7 +53,24 @@ def draw_offline(names: dict[str, str], behaviour: float) -> None:
     figure.savefig(FOLDER / "offline.png", dpi=150)
 
 
+def draw_front(name: str, env: str) -> None:
+    """Writes ``<name>.png`` from every ``<name>/<bounds>/seed*.csv``: bounds as ``0.1_0.01``."""
+    groups = {}
+    for folder in sorted((FOLDER / name).iterdir(), key=ratio_of_bounds):
+        runs = [read_run(path) for path in sorted(folder.glob("seed*.csv"))]
+        label = f"epsilons=[{folder.name.replace('_', ', ')}]"
+        groups[label] = [run for run in runs if run is not None]
+    draw_fronts(FOLDER / f"{name}.png", {env: groups})
+
+
+def ratio_of_bounds(folder: Path) -> float:
+    """How much the second reward counts beside the first."""
+    first, second = map(float, folder.name.split("_"))
+    return second / first
+
+
 if __name__ == "__main__":
     draw("pendulum", "MPO on Pendulum-v1, 10 episodes an evaluation", goal=-200.0)
     draw("vmpo_cartpole", "V-MPO on CartPole-v1, 20 episodes an evaluation", goal=475.0)
     draw("vmpo_pendulum", "V-MPO on Pendulum-v1, 20 episodes an evaluation", goal=-250.0)
+    draw_front("multi_objective", "mo-mountaincarcontinuous-v0")
