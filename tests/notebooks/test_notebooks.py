@@ -22,7 +22,8 @@ SHORT: dict[str, dict[str, Any]] = {
     },
     "03_drop_into_your_pipeline": {
         "recipe_timesteps": 1010,
-        "total_timesteps": 1010,
+        "total_timesteps": 40,
+        "learning_starts": 20,
         "eval_every": 10,
         "hidden": 8,
         "batch_size": 8,
