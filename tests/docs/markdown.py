@@ -27,6 +27,11 @@ class Block:
     def __str__(self) -> str:
         return f"{self.page}:{self.line}"
 
+    def touches(self, following: Block) -> bool:
+        """Whether nothing but a blank line stands between this block and the next one."""
+        end = self.line + self.code.count("\n") + 1
+        return following.line <= end + 2
+
 
 def pages() -> list[str]:
     """The tracked Markdown files, from the root; all there are where there is no git."""
