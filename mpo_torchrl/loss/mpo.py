@@ -263,6 +263,8 @@ class MPOLoss(ImprovementLoss):
         self.scoring_dtype = scoring_dtype
         self._adapt()
         memories = Memories(self._policy, critic.ensemble, self.tensor_keys.action, burn_in)
+        if memories and self._heads is not None:
+            raise ValueError("a policy of several heads cannot have recurrent networks.")
         self.__dict__["_memories"] = memories if memories else None
         self._default_value_estimator()  # at once, so that every state_dict has its discount
 

@@ -149,8 +149,9 @@ def _play(env: gymnasium.Env[Any, Any], act: Callable[[Any], Any], index: int, s
     from minari.data_collector import EpisodeBuffer
 
     observation, _ = env.reset(seed=seed)
-    observations, steps, over = [observation], [], False
-    space = env.action_space
+    observations: list[Any] = [observation]
+    steps: list[tuple[Any, float, bool, bool]] = []
+    over, space = False, env.action_space
     while not over:
         action = act(observation)
         if isinstance(space, gymnasium.spaces.Box):

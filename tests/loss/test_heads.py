@@ -17,6 +17,7 @@ from torchrl.objectives import SoftUpdate
 from mpo_torchrl import DiscreteMPOLoss, MPOLoss, MultiObjectiveMPOLoss
 from mpo_torchrl.dual import KLMultiplier
 from mpo_torchrl.m_step import CompositeMStep, DistributionMStep, GaussianMStep
+from mpo_torchrl.modules import make_recurrent_critics
 from tests.loss import builders
 from tests.loss.builders import A, O, loss_entries, make_critic, seeded, total
 
@@ -294,6 +295,12 @@ def test_agents_with_several_heads_are_refused() -> None:
 def test_retrace_is_refused_for_several_heads() -> None:
     with pytest.raises(ValueError, match=r"Retrace needs .* has the heads \['action_steer', 'act"):
         make_loss().make_value_estimator("retrace", gamma=0.9)
+
+
+def test_recurrent_networks_are_refused_for_several_heads() -> None:
+    critics = make_recurrent_critics(O, builders.SPEC, state_size=4, num_cells=(8,))
+    with pytest.raises(ValueError, match="several heads cannot have recurrent networks"):
+        MPOLoss(make_actor(), critics, action_spec=spec_of())
 
 
 def test_two_heads_of_one_name_are_refused() -> None:
