@@ -79,7 +79,7 @@ def test_a_run_that_goes_on_equals_one_that_was_never_interrupted(settings, fold
     assert train(folder / "parts", **settings)["state_sha256"] == whole["state_sha256"]
     with pytest.raises(SettingError, match=r"other settings \(dataset=.*not pendulum/other-v0\)"):
         record_random("pendulum/other-v0")
-        train(folder / "parts", dataset="pendulum/other-v0")
+        train(folder / "parts", dataset="pendulum/other-v0", **settings)
 
 
 def test_its_checkpoint_is_evaluated_without_the_recipe(folder) -> None:
