@@ -173,7 +173,7 @@ def test_the_agent_that_is_recorded_is_that_of_the_run(folder) -> None:
         (["dataset=pendulum/x-v0", "episodes=0"], "episodes must be at least 1, got 0"),
         (["dataset=pendulum/x-v0", "run=nowhere"], "checkpoint 'nowhere/checkpoint.zip' does not"),
         (["dataset=pendulum/x-v0", "env=CartPole-v1"], "must have continuous actions"),
-        (["dataset=d/x-v0", "env=dm_control/walker-walk"], "are of Gymnasium environments"),
+        (["dataset=walker/x-v0", "env=dm_control/walker-walk"], "are of Gymnasium environments"),
         (["data=x"], "'data=x' is no setting; write dataset=, run="),
     ],
 )
