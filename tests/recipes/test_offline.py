@@ -79,7 +79,7 @@ def test_a_run_that_goes_on_equals_one_that_was_never_interrupted(settings, fold
     assert train(folder / "parts", **settings)["state_sha256"] == whole["state_sha256"]
     with pytest.raises(SettingError, match=r"other settings \(dataset=.*not pendulum/other-v0\)"):
         record_random("pendulum/other-v0")
-        train(folder / "parts", dataset="pendulum/other-v0")
+        train(folder / "parts", dataset="pendulum/other-v0", **settings)
 
 
 def test_its_checkpoint_is_evaluated_without_the_recipe(folder) -> None:
@@ -173,7 +173,7 @@ def test_the_agent_that_is_recorded_is_that_of_the_run(folder) -> None:
         (["dataset=pendulum/x-v0", "episodes=0"], "episodes must be at least 1, got 0"),
         (["dataset=pendulum/x-v0", "run=nowhere"], "checkpoint 'nowhere/checkpoint.zip' does not"),
         (["dataset=pendulum/x-v0", "env=CartPole-v1"], "must have continuous actions"),
-        (["dataset=d/x-v0", "env=dm_control/walker-walk"], "are of Gymnasium environments"),
+        (["dataset=walker/x-v0", "env=dm_control/walker-walk"], "are of Gymnasium environments"),
         (["data=x"], "'data=x' is no setting; write dataset=, run="),
     ],
 )
