@@ -98,7 +98,9 @@ def run_page(page: list[Block]) -> None:
         with redirect_stdout(printed):
             source = "\n" * block.line + block.code  # so that a traceback names the line
             exec(compile(source, block.page, "exec"), namespace)
-        if following is not None and following.language == "text":
+        after = block.line + block.code.count("\n") + 2  # the line after the closing fence
+        directly = following is not None and following.line <= after + 1
+        if directly and following.language == "text":
             options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
             same = doctest.OutputChecker().check_output(following.code, printed.getvalue(), options)
             assert same, f"{block} prints:\n{printed.getvalue()}"
