@@ -124,7 +124,8 @@ class ActorCriticLoss(ActorLoss):
             compare_against=list(actor_network.parameters()) if separate_losses else None,
         )
         if len(networks) > 1:
-            targets = [self.target_qvalue_network_params] if delay_qvalue else []
+            # Not as an attribute: to ask for a target warns that nothing moves it yet.
+            targets = [self._modules["target_qvalue_network_params"]] if delay_qvalue else []
             keep_inner_batches(networks[0], self.qvalue_network_params, *targets)
         # An expanded critic is drawn anew: it shares nothing unless the losses are separate.
         drawn_anew = self.num_qvalue_nets > len(networks) and not separate_losses
