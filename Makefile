@@ -13,7 +13,7 @@ ARGS ?=
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
-.PHONY: help train notebooks test lint types pytest bench profile docs clean
+.PHONY: help train notebooks test lint types pytest bench profile results docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */:/' | \
@@ -43,6 +43,9 @@ bench: $(VENV)/installed-bench  ## measure against the peers: table here, JSON i
 
 profile: $(VENV)/installed-bench  ## where the time of an update goes, by part
 	@$(PY) -m benchmarks.profile_parts
+
+results: $(VENV)/installed  ## redraw every figure of the results from its CSV files
+	@$(PY) docs/results/draw.py
 
 docs: $(VENV)/installed  ## build the site: docs/_build/html/index.html
 	@$(PY) -m sphinx -q -W --keep-going -n docs docs/_build/html && echo docs/_build/html/index.html

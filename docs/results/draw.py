@@ -1,65 +1,42 @@
-"""Draws the learning curves of a folder's CSV files, one a seed: python docs/results/draw.py."""
+"""Draws every figure of the results from the CSV files beside it: make results."""
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Mapping
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
-from mpo_torchrl.trainer.curves import read_run
-from mpo_torchrl.trainer.plot import draw_fronts
+from mpo_torchrl.trainer.curves import Run, read_run
+from mpo_torchrl.trainer.plot import draw_fronts, draw_learning_curves
 
 FOLDER = Path(__file__).parent
 
-
-def read(path: Path) -> tuple[list[int], list[float]]:
-    """Environment steps and mean returns of the evaluations."""
-    with path.open() as file:
-        rows = list(csv.DictReader(file))
-    return [int(row["env_steps"]) for row in rows], [float(row["eval_return_mean"]) for row in rows]
-
-
-def draw(name: str, title: str, goal: float) -> None:
-    """Writes ``<name>.png`` from every ``<name>/seed*.csv``."""
-    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
-    for path in sorted((FOLDER / name).glob("seed*.csv")):
-        steps, returns = read(path)
-        axes.plot(
-            steps, returns, marker="o", markersize=3, label=path.stem.replace("seed", "seed ")
-        )
-    axes.axhline(goal, color="gray", linewidth=0.8, linestyle="--", label=f"{goal:g}")
-    axes.set(title=title, xlabel="environment steps", ylabel="return of the mean action")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(FOLDER / f"{name}.png", dpi=150)
+# Picture: environment, its curves by name and folder, and the return to reach.
+CURVES: dict[str, tuple[str, dict[str, str], float | None]] = {
+    "pendulum": ("Pendulum-v1", {"MPO": "pendulum"}, -200.0),
+    "pendulum_rlox": ("Pendulum-v1", {"MPO": "pendulum_20k", "rlox 1.2.0": "rlox"}, None),
+    "halfcheetah": ("HalfCheetah-v5", {"MPO, tuned": "halfcheetah"}, None),
+    "vmpo_cartpole": ("CartPole-v1", {"V-MPO": "vmpo_cartpole"}, 475.0),
+    "vmpo_pendulum": ("Pendulum-v1", {"V-MPO": "vmpo_pendulum"}, -250.0),
+}
 
 
-def draw_offline(names: dict[str, str], behaviour: float) -> None:
-    """Writes ``offline.png``: a colour for each folder, a line for each seed in it."""
-    figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
-    for index, (name, label) in enumerate(names.items()):
-        for path in sorted((FOLDER / "offline" / name).glob("seed*.csv")):
-            updates, returns = read(path)
-            label_once = label if path.stem == "seed0" else None
-            axes.plot(updates, returns, color=f"C{index}", marker="o", ms=3, label=label_once)
-    axes.axhline(behaviour, color="gray", lw=0.8, ls="--", label="behaviour policy: the data set")
-    axes.set(title="Offline on Pendulum-v1", xlabel="updates", ylabel="return of the mean action")
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
-    figure.savefig(FOLDER / "offline.png", dpi=150)
+def seeds(folder: Path) -> list[Run]:
+    """The runs of a folder, one a seed."""
+    runs = [read_run(path) for path in sorted(folder.glob("seed*.csv"))]
+    return [run for run in runs if run is not None]
+
+
+def draw_curves(name: str, env: str, folders: Mapping[str, str], goal: float | None) -> None:
+    """Writes ``<name>.png``: the mean over seeds of each folder, with its confidence band."""
+    groups = {label: seeds(FOLDER / folder) for label, folder in folders.items()}
+    goals = {} if goal is None else {env: goal}
+    draw_learning_curves(FOLDER / f"{name}.png", {env: groups}, goals)
 
 
 def draw_front(name: str, env: str) -> None:
     """Writes ``<name>.png`` from every ``<name>/<bounds>/seed*.csv``: bounds as ``0.1_0.01``."""
-    groups = {}
-    for folder in sorted((FOLDER / name).iterdir(), key=ratio_of_bounds):
-        runs = [read_run(path) for path in sorted(folder.glob("seed*.csv"))]
-        label = f"epsilons=[{folder.name.replace('_', ', ')}]"
-        groups[label] = [run for run in runs if run is not None]
+    folders = sorted((FOLDER / name).iterdir(), key=ratio_of_bounds)
+    groups = {f"epsilons=[{folder.name.replace('_', ', ')}]": seeds(folder) for folder in folders}
     draw_fronts(FOLDER / f"{name}.png", {env: groups})
 
 
@@ -70,7 +47,6 @@ def ratio_of_bounds(folder: Path) -> float:
 
 
 if __name__ == "__main__":
-    draw("pendulum", "MPO on Pendulum-v1, 10 episodes an evaluation", goal=-200.0)
-    draw("vmpo_cartpole", "V-MPO on CartPole-v1, 20 episodes an evaluation", goal=475.0)
-    draw("vmpo_pendulum", "V-MPO on Pendulum-v1, 20 episodes an evaluation", goal=-250.0)
+    for name, curves in CURVES.items():
+        draw_curves(name, *curves)
     draw_front("multi_objective", "mo-mountaincarcontinuous-v0")

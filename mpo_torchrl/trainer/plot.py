@@ -50,7 +50,11 @@ def draw_learning_curve(path: Path, table: TableLogger, title: str) -> None:
     figure.savefig(path, dpi=150)
 
 
-def draw_learning_curves(path: Path, runs: Mapping[str, Mapping[str, Sequence[Run]]]) -> None:
+def draw_learning_curves(
+    path: Path,
+    runs: Mapping[str, Mapping[str, Sequence[Run]]],
+    goals: Mapping[str, float] | None = None,
+) -> None:
     """Draw evaluations against environment steps: axes an environment, a colour a group.
 
     Thin lines are runs, the thick one is their mean, the band its 95% confidence band over seeds.
@@ -59,6 +63,7 @@ def draw_learning_curves(path: Path, runs: Mapping[str, Mapping[str, Sequence[Ru
         path (Path): the picture.
         runs (mapping): environment to group to runs, from
             :func:`~mpo_torchrl.trainer.curves.group_runs`.
+        goals (mapping, optional): environment to the return to reach, a dashed line.
     """
     figure = Figure(figsize=(6.4 * len(runs), 4.4), layout="constrained")
     every_axes = figure.subplots(1, len(runs), squeeze=False)[0]
@@ -71,6 +76,8 @@ def draw_learning_curves(path: Path, runs: Mapping[str, Mapping[str, Sequence[Ru
                 for run in members:
                     axes.plot(*measured(run, "eval_return_mean"), color=color, alpha=0.4, lw=0.7)
             axes.plot(curve.steps, curve.mean, color=color, label=_named(label, members))
+        if goals and env in goals:
+            axes.axhline(goals[env], color="black", lw=0.8, ls="--", label=f"goal {goals[env]:g}")
         _fit_to_lines(axes)
         axes.set(title=env, xlabel="environment steps", ylabel="return of the mean action")
         axes.grid(alpha=0.3)
