@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl import torchrl_logger
 from torchrl.collectors import Collector
 from torchrl.envs import EnvBase, ParallelEnv, TransformedEnv
@@ -41,7 +41,8 @@ def collector_state(collector: Collector) -> dict[str, Any]:
     for name in ("policy_state_dict", "env_state_dict"):  # the loss has one, "envs" the other
         state.pop(name, None)
     state["envs"] = [env.state_dict() for env in _layers(collector.env)]
-    counters = dict(collector.policy.named_buffers(recurse=False))  # of the policy alone
+    policy = collector.policy  # a random one of TorchRL's is no module
+    counters = dict(policy.named_buffers(recurse=False)) if isinstance(policy, nn.Module) else {}
     if counters:
         state["policy"] = {name: counter.clone() for name, counter in counters.items()}
     return {**state, "carrier": collector._carrier.clone().to_dict()}

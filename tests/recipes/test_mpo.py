@@ -66,6 +66,7 @@ def test_the_folder_holds_curve_table_metrics_and_checkpoint_and_nothing_is_besi
         "checkpoint.zip",
         "best.zip",
         "resume",
+        ".lock",
     }
 
 

@@ -65,6 +65,7 @@ def test_it_learns_without_a_step_of_the_environment(folder) -> None:
         "checkpoint.zip",
         "best.zip",
         "resume",
+        ".lock",
     }
 
 

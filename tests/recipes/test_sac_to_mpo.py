@@ -20,8 +20,8 @@ def test_the_same_loop_trains_both(algorithm):
 
 def test_the_algorithms_differ_in_the_loss_and_its_keys_alone():
     sac, mpo = (inspect.getsource(make) for make in (sac_to_mpo.make_sac, sac_to_mpo.make_mpo))
-    loss, keys = (line.replace("SAC", "MPO") for line in sac.splitlines()[-2:])
-    assert mpo.splitlines()[-2:] == [loss, keys.replace("]", ', "loss_temperature"]')]
+    loss, keys, last = (line.replace("SAC", "MPO") for line in sac.splitlines()[-3:])
+    assert mpo.splitlines()[-3:] == [loss, keys.replace("]", ', "loss_temperature"]'), last]
 
 
 if __name__ == "__main__":

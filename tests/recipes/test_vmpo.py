@@ -66,6 +66,7 @@ def test_it_learns_with_the_policy_that_the_actions_ask_for(env, diagnostics, tm
         "checkpoint.zip",
         "best.zip",
         "resume",
+        ".lock",
     }
 
 

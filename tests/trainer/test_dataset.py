@@ -162,7 +162,16 @@ def test_a_run_without_a_data_set_is_refused() -> None:
 
 @pytest.mark.parametrize("name", OfflineConfig.UNUSED)
 def test_settings_of_other_runs_are_refused(name: str) -> None:
-    value = {bool: True, int: 7, float: 2.0}[type(getattr(OfflineConfig(dataset=NAME), name))]
+    of_its_own = {
+        "value_estimator": "retrace",
+        "recurrent": "gru",
+        "hidden_observation": [2],
+        "epsilons": [0.1, 0.2],
+        "objectives": ["speed", "energy"],
+    }
+    of_its_kind = {bool: True, int: 7, float: 2.0}
+    kind = type(getattr(OfflineConfig(dataset=NAME), name))
+    value = of_its_own[name] if name in of_its_own else of_its_kind[kind]
     with pytest.raises(SettingError, match=f"{name} means nothing without steps"):
         OfflineConfig(dataset=NAME, **{name: value})
 
