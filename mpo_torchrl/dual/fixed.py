@@ -9,8 +9,6 @@ from torch import Tensor, nn
 class FixedTemperature(nn.Module):
     r"""A temperature that is given: nothing is learned and nothing solved for.
 
-    .. math:: \eta = \mathrm{const}
-
     .. math:: w_n = \mathrm{softmax}_N(Q_n / \eta), \qquad \eta = \mathrm{const}
 
     Takes the place of :class:`~mpo_torchrl.dual.Temperature`. What the E-step spends is then
