@@ -13,6 +13,7 @@ from benchmarks.workloads import (
     PENDULUM,
     Products,
     Shape,
+    Update,
     mpo_update,
     peak_memory,
     rlox_update,
@@ -28,26 +29,40 @@ def times(ours: float, peer: float) -> str:
     return f"{ours * 1e3:.2f} ms, {peer * 1e3:.2f} ms"
 
 
-@shapes
-def test_rlox(shape: Shape, alternate, report) -> None:
-    ours, peer = alternate(mpo_update(shape), rlox_update(shape), rounds=25)
-    report(f"{shape.env}: rlox's update / ours", peer / ours, at_least=6, detail=times(ours, peer))
+NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler needs g++")
+modes = pytest.mark.parametrize("mode", ["eager", pytest.param("compiled", marks=NEEDS_COMPILER)])
+
+
+def our_update(shape: Shape, mode: str) -> Update:
+    """Ours as the recipe does it, with ``compile=false`` or ``compile=true``."""
+    update = mpo_update(shape)
+    update.loss = update_loss(update.loss, compile=mode == "compiled")
+    return update
 
 
 @shapes
-def test_sac(shape: Shape, alternate, report) -> None:
-    ours, peer = alternate(mpo_update(shape), sac_update(shape), rounds=80)
-    name = f"{shape.env}: our update / SAC's"
+@modes
+def test_rlox(shape: Shape, mode: str, alternate, report) -> None:
+    ours, peer = alternate(our_update(shape, mode), rlox_update(shape), rounds=25)
+    name = f"{shape.env}: rlox's update / ours, {mode}"
+    report(name, peer / ours, at_least=6, detail=times(ours, peer))
+
+
+@shapes
+@modes
+def test_sac(shape: Shape, mode: str, alternate, report) -> None:
+    ours, peer = alternate(our_update(shape, mode), sac_update(shape), rounds=80)
+    name = f"{shape.env}: our update, {mode} / SAC's"
     report(name, ours / peer, at_most=0.75, detail=times(ours, peer))
 
 
 @shapes
-def test_roofline(shape: Shape, alternate, report) -> None:
-    update = mpo_update(shape)
-    products = Products(update)
-    ours, peer = alternate(update, products, rounds=80)
+@modes
+def test_roofline(shape: Shape, mode: str, alternate, report) -> None:
+    products = Products(mpo_update(shape))
+    ours, peer = alternate(our_update(shape, mode), products, rounds=80)
     detail = f"{times(ours, peer)}, {products.gigaflop:.2f} GFLOP"
-    name = f"{shape.env}: our update / its matrix products"
+    name = f"{shape.env}: our update, {mode} / its matrix products"
     report(name, ours / peer, at_most=1.5, detail=detail)
 
 
@@ -67,16 +82,11 @@ def test_option(shape: Shape, option: str, settings: dict[str, Any], alternate, 
 
 
 @shapes
-@pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler needs g++")
+@NEEDS_COMPILER
 def test_compiled(shape: Shape, alternate, report) -> None:
-    compiled = mpo_update(shape)
-    compiled.loss = update_loss(compiled.loss, compile=True)
-    eager_update = mpo_update(shape)
-    products = Products(eager_update)
-    ours, eager, bare = alternate(compiled, eager_update, products, rounds=80)
-    name = f"{shape.env}: update with a compiled loss / "
-    report(f"{name}eager", ours / eager, detail=times(ours, eager))
-    report(f"{name}the matrix products", ours / bare, at_most=1.5, detail=times(ours, bare))
+    ours, eager = alternate(our_update(shape, "compiled"), our_update(shape, "eager"), rounds=80)
+    name = f"{shape.env}: our update, compiled / eager"
+    report(name, ours / eager, detail=times(ours, eager))
 
 
 @shapes

@@ -121,24 +121,25 @@ class StatelessNetwork:
             params = self._cast_hidden(params, hidden_dtype)
         if self._joins_inputs and len(inputs) > 1:
             inputs = (torch.cat(inputs, -1),)
-        count = self._count_pieces(inputs)
+        count = self._count_pieces(inputs, hidden_dtype or inputs[0].dtype)
         if count == 1:
             return self._run(params, inputs)
         pieces = zip(*(tensor.tensor_split(count) for tensor in inputs), strict=True)
         return torch.cat([self._run(params, piece) for piece in pieces])
 
-    def _count_pieces(self, inputs: tuple[Tensor, ...]) -> int:
+    def _count_pieces(self, inputs: tuple[Tensor, ...], dtype: torch.dtype) -> int:
         """Into how many pieces of its first dimension to cut what is evaluated.
 
         On a CPU, activations that fit its cache are worth more than one large product. With
-        gradients they are all kept anyway, and a compiler finds its own way.
+        gradients they are all kept anyway.
         """
         first = inputs[0]
-        if torch.is_grad_enabled() or first.device.type != "cpu" or torch.compiler.is_compiling():
+        if torch.is_grad_enabled() or first.device.type != "cpu":
             return 1
         if first.ndim < 3 or not self._row_by_row:
             return 1
-        return min(len(first), -(-first.shape[:-1].numel() // _ROWS_IN_CACHE))
+        rows = _BYTES_IN_CACHE // (_WIDTH * dtype.itemsize)
+        return min(len(first), -(-first.shape[:-1].numel() // rows))
 
     def _cast_hidden(self, params: Parameters, dtype: torch.dtype) -> Parameters:
         params = dict(params)
@@ -160,7 +161,8 @@ class StatelessNetwork:
         return output
 
 
-_ROWS_IN_CACHE = 1024  # of 256 numbers in float32: one MiB, a core's second-level cache
+_BYTES_IN_CACHE = 2**20  # half of a core's second-level cache, or all of it
+_WIDTH = 256  # of hidden layers, as usual
 
 
 def _is_row_by_row(layer: nn.Module) -> bool:
@@ -193,8 +195,7 @@ class _Layer:
     def __call__(self, params: Parameters, inputs: tuple[Tensor, ...]) -> Any:
         own = {name: params[full] for name, full in self.names.items() if full in params}
         if self.kind is nn.Linear:
-            weight = own["weight"]
-            return nn.functional.linear(inputs[0].to(weight.dtype), weight, own.get("bias"))
+            return _linear(inputs[0], own["weight"], own.get("bias"))
         if self.kind is nn.LayerNorm:
             norm = cast(nn.LayerNorm, self.module)
             shape = list(norm.normalized_shape)
@@ -210,6 +211,16 @@ class _Layer:
             (shell._buffers if name in shell._buffers else shell._parameters)[name] = value
         shell.training = self.module.training
         return shell(*inputs)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``x W' + b`` in the precision of the weight."""
+    if len(weight) == 1 and x.dtype != weight.dtype and torch.compiler.is_compiling():
+        # A compiler makes one loop of the cast and the sum. Between a cast and a matrix product
+        # all of x would be written once more in the higher precision.
+        product = (x.to(weight.dtype) * weight[0]).sum(-1, keepdim=True)
+        return product if bias is None else product + bias
+    return nn.functional.linear(x.to(weight.dtype), weight, bias)
 
 
 _IN_PLACE = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from tensordict import TensorDictBase
@@ -46,13 +47,17 @@ def update_loss(loss: LagrangianLoss, *, compile: bool) -> UpdateLoss:
     if not compile:
         return loss
     compiler = os.environ.get("CXX", "g++")
-    if next(loss.parameters()).device.type == "cpu" and shutil.which(compiler) is None:
+    on_cpu = next(loss.parameters()).device.type == "cpu"
+    if on_cpu and shutil.which(compiler) is None:
         raise SettingError(
             f"compile=true needs a C++ compiler on a CPU, and there is no {compiler!r}: install "
             "one, name one in CXX, or take compile=false."
         )
     # With torch's own generator: its state is saved with a run, which then continues bit for bit.
-    compiled = torch.compile(loss, fullgraph=True, options={"fallback_random": True})
+    options: dict[str, str | int | bool | Callable[..., Any]] = {"fallback_random": True}
+    if on_cpu:  # kernels of a few microseconds, called from C++ instead of Python
+        options["cpp_wrapper"] = True
+    compiled = torch.compile(loss, fullgraph=True, options=options)
 
     def call(batch: TensorDictBase) -> TensorDictBase:
         loss.require_first_finite(batch)  # nothing in a graph may look at numbers

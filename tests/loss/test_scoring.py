@@ -138,7 +138,7 @@ def test_large_batches_are_scored_in_pieces_to_the_same_values(monkeypatch) -> N
     loss, batch = make_loss(), make_batch(100)
     action = 2 * torch.rand(100, 20, A) - 1
     in_pieces = scores(loss, batch, action, None)
-    monkeypatch.setattr("mpo_torchrl.stateless._ROWS_IN_CACHE", 10**9)
+    monkeypatch.setattr("mpo_torchrl.stateless._BYTES_IN_CACHE", 2**60)
     torch.testing.assert_close(in_pieces, scores(loss, batch, action, None))
 
 
