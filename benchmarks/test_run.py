@@ -7,21 +7,29 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gymnasium
+import pytest
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 
+from benchmarks.workloads import NEEDS_COMPILER
 from mpo_torchrl.trainer import MPOConfig, make_collector, make_env, make_loss
 from recipes import mpo
 
 ENV = "Pendulum-v1"
 
 
-def test_recipe(alternate, report, tmp_path: Path) -> None:
+# Compiling takes seconds that differ from run to run: more steps, so that they do not matter.
+@pytest.mark.parametrize(
+    ("mode", "steps"),
+    [("eager", 200), pytest.param("compiled", 1000, marks=NEEDS_COMPILER)],
+    ids=["eager", "compiled"],
+)
+def test_recipe(mode: str, steps: int, alternate, report, tmp_path: Path) -> None:
     from rlox.algorithms.mpo import MPO
 
-    steps, random_steps = 200, 260
+    random_steps = 260
     agent = MPO(ENV, learning_starts=random_steps)
     agent.train(random_steps)
     agent.config.learning_starts = 0  # from here on, each step of rlox is a step with an update
@@ -34,6 +42,7 @@ def test_recipe(alternate, report, tmp_path: Path) -> None:
                 total_timesteps=total_timesteps,
                 learning_starts=random_steps,
                 utd_ratio=1.0,
+                compile=mode == "compiled",
                 eval_episodes=1,
                 eval_every=10**9,
                 progress_bar=False,
@@ -51,7 +60,7 @@ def test_recipe(alternate, report, tmp_path: Path) -> None:
     )
     rate, peer_rate = (steps - 10) / (ours - fixed), steps / peer
     report(
-        f"{ENV}: recipe's steps/s / rlox's, an update each step",
+        f"{ENV}: recipe's steps/s, {mode} / rlox's, an update each step",
         rate / peer_rate,
         at_least=5,
         detail=f"{rate:.0f}/s, {peer_rate:.0f}/s",

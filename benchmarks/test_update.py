@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from benchmarks.workloads import (
     HALFCHEETAH,
     HIDDEN,
+    NEEDS_COMPILER,
     PENDULUM,
     Products,
     Shape,
@@ -29,7 +29,6 @@ def times(ours: float, peer: float) -> str:
     return f"{ours * 1e3:.2f} ms, {peer * 1e3:.2f} ms"
 
 
-NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler needs g++")
 modes = pytest.mark.parametrize("mode", ["eager", pytest.param("compiled", marks=NEEDS_COMPILER)])
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import pytest
 import torch
 from tensordict import TensorDict
 from tensordict.nn import NormalParamExtractor, TensorDictModule
@@ -21,6 +23,7 @@ from mpo_torchrl import MPOConfig, MPOLoss
 from mpo_torchrl.trainer import make_optimizer, make_target_updater
 
 HIDDEN = 256
+NEEDS_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="the compiler needs g++")
 
 
 class Shape(NamedTuple):
