@@ -202,6 +202,8 @@ class _Layer:
             return nn.functional.layer_norm(
                 inputs[0], shape, own.get("weight"), own.get("bias"), norm.eps
             )
+        if self.kind is nn.Tanh and inputs[0].dtype in _LOW_PRECISION:
+            return _tanh(inputs[0])
         if not own:
             return self.module(*inputs)
         if self._shell is None or torch.compiler.is_compiling():
@@ -223,9 +225,20 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return nn.functional.linear(x.to(weight.dtype), weight, bias)
 
 
+_LOW_PRECISION = (torch.bfloat16, torch.float16)
+
+
+def _tanh(x: Tensor) -> Tensor:
+    """``tanh`` of bfloat16 by way of float32: a third of the time of torch's own on a CPU."""
+    wide = x.float()
+    if torch.compiler.is_compiling():  # a compiler's tanh is the slow one; its sigmoid is not
+        return (2 * torch.sigmoid(2 * wide) - 1).to(x.dtype)
+    return wide.tanh_().to(x.dtype)
+
+
 _IN_PLACE = {
     nn.ReLU: lambda layer, x: x.relu_(),
-    nn.Tanh: lambda layer, x: x.tanh_(),
+    nn.Tanh: lambda layer, x: _tanh(x) if x.dtype in _LOW_PRECISION else x.tanh_(),
     nn.ELU: lambda layer, x: nn.functional.elu_(x, layer.alpha),
 }
 

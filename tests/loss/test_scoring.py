@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tensordict.nn import TensorDictModule
 from torch import nn
 
 from mpo_torchrl import MPOLoss
 from mpo_torchrl.functional import nonparametric_weights
 from mpo_torchrl.modules import make_actor, make_critics
 from mpo_torchrl.precision import fast_scoring_dtype
-from mpo_torchrl.stateless import ParameterSets
+from mpo_torchrl.stateless import ParameterSets, StatelessNetwork
 from tests.loss.builders import SPEC, A, O, make_batch
 
 LEVELS = pytest.mark.parametrize("level", [10.0, 100.0, 1000.0, 10_000.0])
@@ -100,6 +101,22 @@ def linear_dtypes(loss: MPOLoss, monkeypatch: pytest.MonkeyPatch) -> set[torch.d
 
 def test_targets_and_losses_of_the_critic_are_never_reduced(monkeypatch) -> None:
     assert linear_dtypes(make_loss(torch.bfloat16), monkeypatch) == {torch.float32}
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("after", [nn.Identity, nn.Linear])  # one is overwritten, one is not
+def test_tanh_in_reduced_precision_is_tanh_rounded_once(compiled: bool, after: type) -> None:
+    x = torch.linspace(-9, 9, 999).unsqueeze(-1)
+    network = TensorDictModule(nn.Sequential(after(1, 1), nn.Tanh()), ["x"], ["y"])
+    run = StatelessNetwork(network)._run
+    params = {"module.0.weight": torch.ones(1, 1), "module.0.bias": torch.zeros(1)}
+    params = {name: value.bfloat16() for name, value in params.items()}
+    if compiled:
+        run = torch.compile(run, backend="aot_eager")
+    with torch.no_grad():
+        result = run(params, (x.bfloat16(),))
+    assert result.dtype == torch.bfloat16
+    torch.testing.assert_close(result, x.bfloat16().float().tanh().bfloat16())
 
 
 def test_float64_networks_score_in_float64() -> None:
