@@ -10,14 +10,9 @@ line on stdout is ``mean_reward: <number>``.
 from __future__ import annotations
 
 import dataclasses
-import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
-
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from torchrl.checkpoint import CheckpointError
+from typing import Any
 
 from mpo_torchrl.trainer import (
     Progress,
@@ -29,6 +24,7 @@ from mpo_torchrl.trainer import (
 from mpo_torchrl.trainer.environment import env_settings
 from mpo_torchrl.trainer.evaluation import EVALUATION_SEED, load_policy
 from mpo_torchrl.trainer.results import OBJECTIVE, return_figures
+from mpo_torchrl.trainer.tool import option, run_tool
 from mpo_torchrl.trainer.video import (
     record_episode,
     render_offscreen,
@@ -37,20 +33,16 @@ from mpo_torchrl.trainer.video import (
 )
 
 
-def setting(default: Any, meaning: str) -> Any:
-    return field(default=default, metadata={"meaning": meaning})
-
-
 @dataclass
 class Settings:
     """What can be set on the command line."""
 
-    run: str = setting("", "folder of a run, or a checkpoint file")
-    checkpoint: str = setting("checkpoint.zip", "the file of the folder; best.zip for its best")
-    episodes: int = setting(10, "episodes, played with the mean action")
-    seed: int = setting(EVALUATION_SEED, "fixes where they start; by default as in training")
-    video: bool = setting(False, "film the first episode, also without a screen")
-    output: str = setting("", "folder of the results; empty: that of the run")
+    run: str = option("", "folder of a run, or a checkpoint file")
+    checkpoint: str = option("checkpoint.zip", "the file of the folder; best.zip for its best")
+    episodes: int = option(10, "episodes, played with the mean action")
+    seed: int = option(EVALUATION_SEED, "fixes where they start; by default as in training")
+    video: bool = option(False, "film the first episode, also without a screen")
+    output: str = option("", "folder of the results; empty: that of the run")
 
 
 def evaluate_run(settings: Settings) -> dict[str, Any]:
@@ -109,45 +101,9 @@ def report(metrics: dict[str, Any]) -> None:
     print(f"mean_reward: {metrics['mean_reward']}")
 
 
-def usage() -> str:
-    rows = [
-        f"  {f.name:11} {f.default!s:15} {f.metadata['meaning']}"
-        for f in dataclasses.fields(Settings)
-    ]
-    return "\n".join([(__doc__ or "").strip(), "", "Settings: name, default, meaning", *rows])
-
-
 def main() -> None:
-    """Read the command line; one sentence where something is wrong, exit code 2 for a setting."""
-    arguments = sys.argv[1:]
-    if {"-h", "--help"} & set(arguments):
-        print(usage())
-        return
-    try:
-        report(evaluate_run(read_settings(arguments)))
-    except SettingError as error:
-        stop(error, 2)
-    except (CheckpointError, OSError) as error:
-        stop(error, 1)
-
-
-def read_settings(arguments: list[str]) -> Settings:
-    """The settings of a command line of ``name=value``."""
-    names = [f.name for f in dataclasses.fields(Settings)]
-    for argument in arguments:
-        name, equals, _ = argument.partition("=")
-        if not equals or name not in names:
-            raise SettingError(f"{argument!r} is no setting; write {'=, '.join(names)}=.")
-    try:
-        given = OmegaConf.merge(OmegaConf.structured(Settings), OmegaConf.from_cli(arguments))
-    except OmegaConfBaseException as error:
-        raise SettingError(f"{error.full_key}: {str(error).splitlines()[0]}.") from error
-    return cast(Settings, OmegaConf.to_object(given))
-
-
-def stop(error: Exception, code: int) -> None:
-    print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
-    raise SystemExit(code)
+    """The program with the settings of the command line."""
+    run_tool(Settings, lambda settings: report(evaluate_run(settings)), __doc__ or "")
 
 
 if __name__ == "__main__":

@@ -12,43 +12,35 @@ total_timesteps=4000``. The data set is written on this machine alone, into $MIN
 
 from __future__ import annotations
 
-import dataclasses
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import gymnasium
 import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from tensordict import TensorDict
-from torchrl.checkpoint import CheckpointError
 from tqdm import tqdm
 
 from mpo_torchrl.trainer import MeanPolicy, SamplingPolicy, SettingError, make_env, seed_everything
 from mpo_torchrl.trainer.dataset import record_dataset, require_new
 from mpo_torchrl.trainer.environment import SUITE
 from mpo_torchrl.trainer.evaluation import load_policy
-
-
-def setting(default: Any, meaning: str) -> Any:
-    return field(default=default, metadata={"meaning": meaning})
+from mpo_torchrl.trainer.tool import option, run_tool
 
 
 @dataclass
 class Settings:
     """What can be set on the command line."""
 
-    dataset: str = setting("", "id of the new data set, e.g. pendulum/medium-v0")
-    run: str = setting("", "folder of a run, or a checkpoint file; empty: a random policy")
-    checkpoint: str = setting("checkpoint.zip", "the file of the folder; best.zip for its best")
-    env: str = setting("", "Gymnasium id, for the random policy; with run it is the run's")
-    episodes: int = setting(100, "episodes")
-    mean_action: bool = setting(False, "play the mean action, not a sample of the policy")
-    seed: int = setting(0, "fixes the start states and the actions")
-    progress_bar: bool = setting(True, "show a progress bar")
+    dataset: str = option("", "id of the new data set, e.g. pendulum/medium-v0")
+    run: str = option("", "folder of a run, or a checkpoint file; empty: a random policy")
+    checkpoint: str = option("checkpoint.zip", "the file of the folder; best.zip for its best")
+    env: str = option("", "Gymnasium id, for the random policy; with run it is the run's")
+    episodes: int = option(100, "episodes")
+    mean_action: bool = option(False, "play the mean action, not a sample of the policy")
+    seed: int = option(0, "fixes the start states and the actions")
+    progress_bar: bool = option(True, "show a progress bar")
 
 
 def record(settings: Settings) -> dict[str, Any]:
@@ -133,45 +125,9 @@ def report(found: dict[str, Any]) -> None:
     print(f"mean_reward: {found['mean_reward']}")
 
 
-def usage() -> str:
-    rows = [
-        f"  {f.name:12} {f.default!s:15} {f.metadata['meaning']}"
-        for f in dataclasses.fields(Settings)
-    ]
-    return "\n".join([(__doc__ or "").strip(), "", "Settings: name, default, meaning", *rows])
-
-
 def main() -> None:
-    """Read the command line; one sentence where something is wrong, exit code 2 for a setting."""
-    arguments = sys.argv[1:]
-    if {"-h", "--help"} & set(arguments):
-        print(usage())
-        return
-    try:
-        report(record(read_settings(arguments)))
-    except SettingError as error:
-        stop(error, 2)
-    except (CheckpointError, OSError) as error:
-        stop(error, 1)
-
-
-def read_settings(arguments: list[str]) -> Settings:
-    """The settings of a command line of ``name=value``."""
-    names = [f.name for f in dataclasses.fields(Settings)]
-    for argument in arguments:
-        name, equals, _ = argument.partition("=")
-        if not equals or name not in names:
-            raise SettingError(f"{argument!r} is no setting; write {'=, '.join(names)}=.")
-    try:
-        given = OmegaConf.merge(OmegaConf.structured(Settings), OmegaConf.from_cli(arguments))
-    except OmegaConfBaseException as error:
-        raise SettingError(f"{error.full_key}: {str(error).splitlines()[0]}.") from error
-    return cast(Settings, OmegaConf.to_object(given))
-
-
-def stop(error: Exception, code: int) -> None:
-    print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
-    raise SystemExit(code)
+    """The program with the settings of the command line."""
+    run_tool(Settings, lambda settings: report(record(settings)), __doc__ or "")
 
 
 if __name__ == "__main__":
