@@ -151,7 +151,7 @@ class MPOConfig(RunConfig):
         0, "threads of one torch operation; 0 leaves torch's choice", at_least=0
     )
     compile: bool = setting(
-        False, "compile the loss, for half a minute; pays in long runs on several threads or a GPU"
+        False, "compile the loss, for half a minute; pays in runs of 10,000 updates and more"
     )
     progress_bar: bool = setting(True, "show a progress bar")
     logger: str = setting(
