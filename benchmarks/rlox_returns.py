@@ -6,9 +6,7 @@ environments from the same start states, written into the same columns of ``prog
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -17,11 +15,10 @@ from rlox.callbacks import Callback
 from tensordict import TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 
+from benchmarks.curve import Curve
 from mpo_torchrl import MPOConfig
-from mpo_torchrl.trainer import evaluate, make_evaluation_env, seed_everything
+from mpo_torchrl.trainer import seed_everything
 from mpo_torchrl.trainer.command_line import run_from_command_line
-
-COLUMNS = ["env_steps", "wall_seconds", "eval_return_mean", "eval_return_stddev"]
 
 
 class _MeanPolicy(TensorDictModuleBase):
@@ -40,38 +37,26 @@ class _MeanPolicy(TensorDictModuleBase):
 
 
 class _Evaluate(Callback):
-    """A row every ``eval_every`` steps."""
+    """A row of the curve where one is due."""
 
-    def __init__(self, config: MPOConfig) -> None:
-        self.config, self.start = config, perf_counter()
-        self.env = make_evaluation_env(config)
-        self.path = Path(config.run_dir) / "progress.csv"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._write(COLUMNS, "w")
+    curve: Curve
 
-    def on_step(self, *, step: int, algo: MPO, **_: Any) -> bool:
-        if step % self.config.eval_every == 0:
-            returns = evaluate(self.env, _MeanPolicy(algo))
-            row = [step, perf_counter() - self.start, returns.mean().item(), returns.std().item()]
-            self._write(row, "a")
-            print(dict(zip(COLUMNS, row, strict=True)), flush=True)
+    def on_step(self, *, step: int, **_: Any) -> bool:
+        self.curve.note(step)
         return True
-
-    def _write(self, row: list[Any], mode: str) -> None:
-        with self.path.open(mode, newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow(row)
 
 
 def train(config: MPOConfig) -> dict[str, Any]:
-    """One run of rlox; of the settings, those below count."""
+    """One run of rlox; of the settings, those of environment, run and evaluation count."""
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     seed_everything(config.seed)  # rlox itself seeds no network and no action
-    callback = _Evaluate(config)
+    callback = _Evaluate()
     agent = MPO(config.env, seed=config.seed, callbacks=[callback])
+    callback.curve = Curve(config, _MeanPolicy(agent))
     agent.env.action_space.seed(config.seed)
-    metrics = agent.train(config.total_timesteps)
-    return {**metrics, "run_dir": config.run_dir}
+    agent.train(config.total_timesteps)
+    return {"mean_reward": callback.curve.mean_reward, "run_dir": config.run_dir}
 
 
 if __name__ == "__main__":
