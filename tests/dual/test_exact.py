@@ -6,6 +6,7 @@ from torch import Tensor
 
 from mpo_torchrl import MPOLoss
 from mpo_torchrl.dual import ExactTemperature
+from mpo_torchrl.functional import temperature_loss
 from tests.loss.builders import (
     POLICIES,
     make_actor,
@@ -34,8 +35,6 @@ def test_every_e_step_spends_its_bound(policy: str, shape: tuple, epsilon: float
 def test_the_dual_has_no_slope_at_the_solution() -> None:
     batch = make_loss().e_step(make_batch(6))
     temperature = batch["e_step", "temperature"][0].clone().requires_grad_()
-    from mpo_torchrl.functional import temperature_loss
-
     temperature_loss(batch["e_step", "state_action_value"], temperature, 0.1).mean().backward()
     assert abs(temperature.grad) < 1e-4
 
