@@ -16,7 +16,7 @@ from mpo_torchrl.trainer.results import OBJECTIVE
 Numbers = NDArray[np.float64]
 
 IRRELEVANT = {
-    *("seed", "run_dir", "device", "num_threads", "progress_bar", "logger"),
+    *("seed", "run_dir", "device", "num_threads", "compile", "progress_bar", "logger"),
     *("total_timesteps", "eval_every", "checkpoint_every", "keep_checkpoints", "resume"),
 }
 """Settings in which runs of one group may differ: they do not change what is learned by a step."""
