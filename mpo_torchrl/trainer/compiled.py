@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from tensordict import TensorDictBase
+from torch import nn
 
 from mpo_torchrl.loss.base import LagrangianLoss
 from mpo_torchrl.trainer.config import SettingError
@@ -32,7 +33,8 @@ def update_loss(loss: LagrangianLoss, *, compile: bool) -> UpdateLoss:
         UpdateLoss: takes a batch and gives the losses, as the loss does.
 
     Raises:
-        SettingError: if networks are on a CPU and there is no C++ compiler.
+        SettingError: if a network is recurrent, or networks are on a CPU and there is no C++
+            compiler.
 
     Examples:
         >>> from torchrl.data import Bounded
@@ -46,6 +48,11 @@ def update_loss(loss: LagrangianLoss, *, compile: bool) -> UpdateLoss:
     """
     if not compile:
         return loss
+    if any(isinstance(module, (nn.RNNBase, nn.RNNCellBase)) for module in _networks(loss)):
+        raise SettingError(
+            "compile=true cannot compile recurrent networks, which torch's compiler does not take; "
+            "take compile=false."
+        )
     compiler = os.environ.get("CXX", "g++")
     on_cpu = next(loss.parameters()).device.type == "cpu"
     if on_cpu and shutil.which(compiler) is None:
@@ -64,3 +71,9 @@ def update_loss(loss: LagrangianLoss, *, compile: bool) -> UpdateLoss:
         return compiled(batch)
 
     return call
+
+
+def _networks(loss: LagrangianLoss) -> Iterator[nn.Module]:
+    """Every module of the networks, which a loss does not count among its own."""
+    for name in loss.network_names:
+        yield from getattr(loss, name).modules()

@@ -54,5 +54,12 @@ def test_a_missing_compiler_is_named(monkeypatch):
         MPOTrainer.from_config(small_config(compile=True))
 
 
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_recurrent_networks_are_refused_before_the_first_step(cell):
+    settings = {"recurrent": cell, "sequence_length": 4, "state_size": 4}
+    with pytest.raises(SettingError, match="compile=true cannot compile recurrent networks"):
+        MPOTrainer.from_config(small_config(compile=True, **settings))
+
+
 if __name__ == "__main__":
     pytest.main([__file__])
