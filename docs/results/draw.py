@@ -13,7 +13,12 @@ FOLDER = Path(__file__).parent
 # Picture: environment, its curves by name and folder, and the return to reach.
 CURVES: dict[str, tuple[str, dict[str, str], float | None]] = {
     "pendulum": ("Pendulum-v1", {"MPO": "pendulum"}, -200.0),
-    "pendulum_rlox": ("Pendulum-v1", {"MPO": "pendulum", "rlox 1.2.0": "rlox"}, None),
+    "pendulum_exact": (
+        "Pendulum-v1",
+        {"learned temperature": "pendulum_20000", "exact temperature": "pendulum_exact"},
+        -200.0,
+    ),
+    "pendulum_rlox": ("Pendulum-v1", {"MPO": "pendulum_20000", "rlox 1.2.0": "rlox"}, None),
     "halfcheetah": ("HalfCheetah-v5", {"MPO, tuned": "halfcheetah"}, None),
     "vmpo_cartpole": ("CartPole-v1", {"V-MPO": "vmpo_cartpole"}, 475.0),
     "vmpo_pendulum": ("Pendulum-v1", {"V-MPO": "vmpo_pendulum"}, -250.0),
