@@ -19,7 +19,23 @@ CURVES: dict[str, tuple[str, dict[str, str], float | None]] = {
         -200.0,
     ),
     "pendulum_rlox": ("Pendulum-v1", {"MPO": "pendulum_20000", "rlox 1.2.0": "rlox"}, None),
+    "critics_pendulum": (
+        "Pendulum-v1",
+        {name: f"critics_pendulum/{name}" for name in ("c51", "two_hot", "quantile", "mixture")},
+        -200.0,
+    ),
     "halfcheetah": ("HalfCheetah-v5", {"MPO, tuned": "halfcheetah"}, None),
+    "offline": (
+        "Pendulum-v1, from data (updates for steps)",
+        {"offline MPO": "offline/mpo", "behaviour cloning": "offline/cloning"},
+        None,
+    ),
+    "sequences_retrace": ("Pendulum-v1", {"Retrace": "sequences/retrace"}, -200.0),
+    "sequences_hidden": (
+        "Pendulum-v1 without its velocity",
+        {"GRU": "sequences/gru", "memoryless": "sequences/memoryless"},
+        None,
+    ),
     "vmpo_cartpole": ("CartPole-v1", {"V-MPO": "vmpo_cartpole"}, 475.0),
     "vmpo_pendulum": ("Pendulum-v1", {"V-MPO": "vmpo_pendulum"}, -250.0),
 }
