@@ -24,6 +24,14 @@ CURVES: dict[str, tuple[str, dict[str, str], float | None]] = {
         {name: f"critics_pendulum/{name}" for name in ("c51", "two_hot", "quantile", "mixture")},
         -200.0,
     ),
+    "discrete_cartpole": (
+        "CartPole-v1",
+        {
+            "epsilon 0.05, epsilon_policy 0.003": "discrete_cartpole/0.05_0.003",
+            "epsilon 0.02, epsilon_policy 0.0005": "discrete_cartpole/0.02_0.0005",
+        },
+        475.0,
+    ),
     "halfcheetah": ("HalfCheetah-v5", {"MPO, tuned": "halfcheetah"}, None),
     "offline": (
         "Pendulum-v1, from data (updates for steps)",
