@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from mpo_torchrl.trainer.curves import Run, read_run
-from mpo_torchrl.trainer.plot import draw_fronts, draw_learning_curves
+from runs import FOLDER, seeds
 
-FOLDER = Path(__file__).parent
+from mpo_torchrl.trainer.plot import draw_fronts, draw_learning_curves
 
 # Picture: environment, its curves by name and folder, and the return to reach.
 CURVES: dict[str, tuple[str, dict[str, str], float | None]] = {
@@ -49,15 +48,9 @@ CURVES: dict[str, tuple[str, dict[str, str], float | None]] = {
 }
 
 
-def seeds(folder: Path) -> list[Run]:
-    """The runs of a folder, one a seed."""
-    runs = [read_run(path) for path in sorted(folder.glob("seed*.csv"))]
-    return [run for run in runs if run is not None]
-
-
 def draw_curves(name: str, env: str, folders: Mapping[str, str], goal: float | None) -> None:
     """Writes ``<name>.png``: the mean over seeds of each folder, with its confidence band."""
-    groups = {label: seeds(FOLDER / folder) for label, folder in folders.items()}
+    groups = {label: seeds(folder) for label, folder in folders.items()}
     goals = {} if goal is None else {env: goal}
     draw_learning_curves(FOLDER / f"{name}.png", {env: groups}, goals)
 
@@ -65,7 +58,10 @@ def draw_curves(name: str, env: str, folders: Mapping[str, str], goal: float | N
 def draw_front(name: str, env: str) -> None:
     """Writes ``<name>.png`` from every ``<name>/<bounds>/seed*.csv``: bounds as ``0.1_0.01``."""
     folders = sorted((FOLDER / name).iterdir(), key=ratio_of_bounds)
-    groups = {f"epsilons=[{folder.name.replace('_', ', ')}]": seeds(folder) for folder in folders}
+    groups = {
+        f"epsilons=[{folder.name.replace('_', ', ')}]": seeds(f"{name}/{folder.name}")
+        for folder in folders
+    }
     draw_fronts(FOLDER / f"{name}.png", {env: groups})
 
 

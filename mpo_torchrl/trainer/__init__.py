@@ -20,7 +20,7 @@ from mpo_torchrl.trainer.collection import (
     transitions,
 )
 from mpo_torchrl.trainer.compiled import update_loss
-from mpo_torchrl.trainer.config import MPOConfig, SettingError
+from mpo_torchrl.trainer.config import MPOConfig
 from mpo_torchrl.trainer.digest import state_sha256
 from mpo_torchrl.trainer.environment import make_env, make_training_env
 from mpo_torchrl.trainer.episode import EpisodeMemory
@@ -56,6 +56,7 @@ from mpo_torchrl.trainer.results import (
 )
 from mpo_torchrl.trainer.resume import RunStates
 from mpo_torchrl.trainer.seeding import seed_everything
+from mpo_torchrl.trainer.settings import SettingError
 from mpo_torchrl.trainer.table_logger import TableLogger
 from mpo_torchrl.trainer.trainer import MPOTrainer
 

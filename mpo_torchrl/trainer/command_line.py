@@ -26,13 +26,8 @@ from torchrl import torchrl_logger
 from torchrl.checkpoint import CheckpointError
 
 from mpo_torchrl.trainer.collection import NonFiniteError
-from mpo_torchrl.trainer.config import (
-    MPOConfig,
-    SettingError,
-    check_name,
-    describe_settings,
-    valid_range,
-)
+from mpo_torchrl.trainer.config import MPOConfig
+from mpo_torchrl.trainer.settings import SettingError, check_name, describe_settings, valid_range
 
 _USAGE = """{program}: {purpose}
 

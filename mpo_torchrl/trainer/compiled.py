@@ -12,7 +12,7 @@ from tensordict import TensorDictBase
 from torch import nn
 
 from mpo_torchrl.loss.base import LagrangianLoss
-from mpo_torchrl.trainer.config import SettingError
+from mpo_torchrl.trainer.settings import SettingError
 
 UpdateLoss = Callable[[TensorDictBase], TensorDictBase]
 

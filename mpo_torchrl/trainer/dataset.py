@@ -20,7 +20,7 @@ from tensordict import TensorDict
 from torch import Tensor
 from torchrl.envs import EnvBase
 
-from mpo_torchrl.trainer.config import SettingError
+from mpo_torchrl.trainer.settings import SettingError
 
 REMEDY = "record one with recipes/record.py"
 

@@ -31,9 +31,10 @@ from torchrl.envs import (
 
 from mpo_torchrl.modules import make_torso
 from mpo_torchrl.modules.recurrent import ACTOR_STATE, Cell
-from mpo_torchrl.trainer.config import RunConfig, SettingError
+from mpo_torchrl.trainer.config import RunConfig
 from mpo_torchrl.trainer.episode import EpisodeMemory
 from mpo_torchrl.trainer.seeding import keep_random_state
+from mpo_torchrl.trainer.settings import SettingError
 
 SUITE = "dm_control/"
 """What the names of the DeepMind Control Suite begin with."""

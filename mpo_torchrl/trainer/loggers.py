@@ -10,7 +10,8 @@ from pathlib import Path
 
 from torchrl.record.loggers import Logger, MLFlowLogger, TensorboardLogger, WandbLogger
 
-from mpo_torchrl.trainer.config import RunConfig, SettingError
+from mpo_torchrl.trainer.config import RunConfig
+from mpo_torchrl.trainer.settings import SettingError
 from mpo_torchrl.trainer.table_logger import TableLogger
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from mpo_torchrl.trainer.config import MPOConfig, SettingError, setting
+from mpo_torchrl.trainer.config import MPOConfig
+from mpo_torchrl.trainer.settings import SettingError, setting
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -21,7 +22,7 @@ class OfflineConfig(MPOConfig):
         >>> OfflineConfig(dataset="pendulum/medium-v0", num_envs=4)
         Traceback (most recent call last):
         ...
-        mpo_torchrl.trainer.config.SettingError: num_envs means nothing without steps of an environment; leave it out.
+        mpo_torchrl.trainer.settings.SettingError: num_envs means nothing without steps of an environment; leave it out.
     """  # noqa: E501
 
     UNUSED: ClassVar[tuple[str, ...]] = (

@@ -33,9 +33,10 @@ from torchrl.envs import EnvBase, Transform
 from torchrl.envs.utils import ExplorationType
 
 from mpo_torchrl.trainer.collection import NStepReturns, make_replay_buffer
-from mpo_torchrl.trainer.config import MPOConfig, SettingError, setting
+from mpo_torchrl.trainer.config import MPOConfig
 from mpo_torchrl.trainer.environment import make_training_env
 from mpo_torchrl.trainer.seeding import seed_everything
+from mpo_torchrl.trainer.settings import SettingError, setting
 
 COLLECTOR = "collector"
 """Key of a batch: the index of the collector that it comes from."""

@@ -17,9 +17,10 @@ from mpo_torchrl.trainer.checkpoint import (
     read_config,
     writing,
 )
-from mpo_torchrl.trainer.config import RunConfig, SettingError
+from mpo_torchrl.trainer.config import RunConfig
 from mpo_torchrl.trainer.progress import Progress
 from mpo_torchrl.trainer.replay_rows import ReplayRowsAdapter
+from mpo_torchrl.trainer.settings import SettingError
 
 FOLDER = "resume"
 """Where in the folder of a run its states are."""

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torchrl.checkpoint import CheckpointError
 
-from mpo_torchrl.trainer.config import SettingError
+from mpo_torchrl.trainer.settings import SettingError
 
 Settings = TypeVar("Settings")
 

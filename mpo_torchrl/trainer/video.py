@@ -14,10 +14,10 @@ from torch import Tensor
 from torchrl.envs import EnvBase, ExcludeTransform
 from torchrl.record import PixelRenderTransform, VideoRecorder
 
-from mpo_torchrl.trainer.config import SettingError
 from mpo_torchrl.trainer.environment import make_env
 from mpo_torchrl.trainer.evaluation import MAX_EPISODE_STEPS
 from mpo_torchrl.trainer.seeding import keep_random_state, seed_everything
+from mpo_torchrl.trainer.settings import SettingError
 
 
 def render_offscreen() -> None:

@@ -5,13 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from mpo_torchrl.trainer.config import (
-    MPOConfig,
-    RunConfig,
-    SettingError,
-    check_values,
-    setting,
-)
+from mpo_torchrl.trainer.config import MPOConfig, RunConfig
+from mpo_torchrl.trainer.settings import SettingError, check_values, setting
 
 _OF_MPO = {field.name: field for field in dataclasses.fields(MPOConfig)}
 
@@ -37,7 +32,7 @@ class VMPOConfig(RunConfig):
         >>> VMPOConfig(top_k_fraction=0)
         Traceback (most recent call last):
         ...
-        mpo_torchrl.trainer.config.SettingError: top_k_fraction must be a number > 0 and <= 1, got 0.0.
+        mpo_torchrl.trainer.settings.SettingError: top_k_fraction must be a number > 0 and <= 1, got 0.0.
     """  # noqa: E501
 
     # The run

@@ -14,13 +14,13 @@ from tensordict.nn import TensorDictModule
 from torch import nn
 
 from mpo_torchrl.trainer import MPOTrainer, make_env
-from mpo_torchrl.trainer.config import SettingError
 from mpo_torchrl.trainer.ray_collection import (
     RayConfig,
     WarmUpPolicy,
     connect,
     make_ray_collector,
 )
+from mpo_torchrl.trainer.settings import SettingError
 from recipes import mpo_ray
 from tests.trainer.small import SETTINGS
 

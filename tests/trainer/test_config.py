@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from mpo_torchrl.trainer.config import MPOConfig, SettingError, describe_settings
+from mpo_torchrl.trainer.config import MPOConfig
+from mpo_torchrl.trainer.settings import SettingError, describe_settings
 
 FIELDS = dataclasses.fields(MPOConfig)
 PUBLISHED = {
@@ -32,7 +33,9 @@ def test_published_defaults_hold(name, default):
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
 def test_help_shows_every_setting_with_default_meaning_and_range(field):
-    line = next(row for row in describe_settings().splitlines() if row.split()[0] == field.name)
+    line = next(
+        row for row in describe_settings(MPOConfig).splitlines() if row.split()[0] == field.name
+    )
     assert str(getattr(MPOConfig(), field.name)) in line
     assert field.metadata["meaning"] in line
     assert line.endswith("]")

@@ -9,9 +9,9 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete
 from torchrl.envs import ParallelEnv, SerialEnv
 
-from mpo_torchrl.trainer.config import SettingError
 from mpo_torchrl.trainer.environment import make_env, make_training_env
 from mpo_torchrl.trainer.evaluation import make_evaluation_env
+from mpo_torchrl.trainer.settings import SettingError
 from tests.trainer.small import small_config
 
 OBSERVATION = Box(-1, 1, (3,), np.float64)

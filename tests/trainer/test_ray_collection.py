@@ -11,13 +11,14 @@ from torch import nn
 from torchrl.data import Bounded
 
 from mpo_torchrl.trainer import ray_collection
-from mpo_torchrl.trainer.config import SettingError, describe_settings
+from mpo_torchrl.trainer.config import MPOConfig
 from mpo_torchrl.trainer.ray_collection import (
     RayConfig,
     WarmUpPolicy,
     connect,
     make_shared_replay_buffer,
 )
+from mpo_torchrl.trainer.settings import SettingError, describe_settings
 
 
 def batch_of(collector: int, first: float) -> TensorDict:
@@ -99,7 +100,7 @@ def test_the_steps_that_wait_are_those_of_all_collectors():
 def test_settings_of_collection_stand_beside_those_of_any_run():
     table = describe_settings(RayConfig)
     assert "num_collectors" in table and "learning_rate" in table
-    assert "num_collectors" not in describe_settings()
+    assert "num_collectors" not in describe_settings(MPOConfig)
 
 
 def test_an_unknown_name_brings_the_nearest_setting_of_collection():
