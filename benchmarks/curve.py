@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 from tensordict.nn import TensorDictModuleBase
 
 from mpo_torchrl import MPOConfig
 from mpo_torchrl.trainer import evaluate, make_evaluation_env
-
-COLUMNS = ["env_steps", "wall_seconds", "eval_return_mean", "eval_return_stddev"]
+from mpo_torchrl.trainer.table_logger import TableLogger
 
 
 class Curve:
@@ -26,10 +22,8 @@ class Curve:
     def __init__(self, config: MPOConfig, policy: TensorDictModuleBase) -> None:
         self.eval_every, self.policy, self.start = config.eval_every, policy, perf_counter()
         self.env = make_evaluation_env(config)
-        self.path = Path(config.run_dir) / "progress.csv"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.table = TableLogger("progress", config.run_dir)
         self.mean_reward = float("nan")
-        self._write(COLUMNS, "w")
 
     def note(self, step: int) -> None:
         """Evaluates the peer if a row is due after ``step`` steps."""
@@ -37,10 +31,10 @@ class Curve:
             return
         returns = evaluate(self.env, self.policy)
         self.mean_reward = returns.mean().item()
-        row = [step, perf_counter() - self.start, self.mean_reward, returns.std().item()]
-        self._write(row, "a")
-        print(dict(zip(COLUMNS, row, strict=True)), flush=True)
-
-    def _write(self, row: list[Any], mode: str) -> None:
-        with self.path.open(mode, newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow(row)
+        row = {
+            "wall_seconds": perf_counter() - self.start,
+            "eval_return_mean": self.mean_reward,
+            "eval_return_stddev": returns.std().item(),
+        }
+        self.table.log_metrics(row, step=step)
+        print(f"{step:9,} steps  return {self.mean_reward:9.2f}", flush=True)
