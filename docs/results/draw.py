@@ -26,8 +26,9 @@ CURVES: dict[str, tuple[str, dict[str, str], float | None]] = {
     "discrete_cartpole": (
         "CartPole-v1",
         {
-            "epsilon 0.05, epsilon_policy 0.003": "discrete_cartpole/0.05_0.003",
-            "epsilon 0.02, epsilon_policy 0.0005": "discrete_cartpole/0.02_0.0005",
+            "epsilon 0.02": "discrete_cartpole/small_epsilon",
+            "epsilon 0.1": "discrete_cartpole/n_step_1",
+            "epsilon 0.1, five-step returns": "discrete_cartpole/n_step_5",
         },
         475.0,
     ),

@@ -19,10 +19,10 @@ class SettingError(ValueError):
 
     Examples:
         >>> from mpo_torchrl import MPOConfig
-        >>> MPOConfig.from_mapping({"sed": 1})
+        >>> MPOConfig.from_mapping({"tua": 0.1})
         Traceback (most recent call last):
         ...
-        mpo_torchrl.trainer.settings.SettingError: 'sed' is not a setting; the nearest one is 'seed'.
+        mpo_torchrl.trainer.settings.SettingError: 'tua' is not a setting; the nearest one is 'tau'.
     """
 
 
