@@ -44,8 +44,8 @@ bench: $(VENV)/installed-bench  ## measure against the peers: table here, JSON i
 profile: $(VENV)/installed-bench  ## where the time of an update goes, by part
 	@$(PY) -m benchmarks.profile_parts
 
-results: $(VENV)/installed  ## redraw every figure of the results from its CSV files
-	@$(PY) docs/results/draw.py
+results: $(VENV)/installed  ## redraw every figure and table of the results from its CSV files
+	@$(PY) docs/results/draw.py && $(PY) docs/results/tables.py
 
 docs: $(VENV)/installed  ## build the site: docs/_build/html/index.html
 	@$(PY) -m sphinx -q -W --keep-going -n docs docs/_build/html && echo docs/_build/html/index.html

@@ -99,6 +99,4 @@ def play(env: gymnasium.Env, agent: Agent, state: NDArray[np.float32], action: i
 
 
 if __name__ == "__main__":
-    run_tool(
-        Settings, measure, "What a critic of CartPole says a wrong action costs."
-    )
+    run_tool(Settings, measure, "What a critic of CartPole says a wrong action costs.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from runs import FOLDER, seeds
+from runs import FOLDER, SUITES, benchmark_runs, seeds
 
 from mpo_torchrl.trainer.plot import draw_fronts, draw_learning_curves
 
@@ -56,6 +56,14 @@ def draw_curves(name: str, env: str, folders: Mapping[str, str], goal: float | N
     draw_learning_curves(FOLDER / f"{name}.png", {env: groups}, goals)
 
 
+def draw_benchmark(suite: str) -> None:
+    """Writes ``benchmark_<suite>.png``: a picture for each task of which there are runs."""
+    runs = {task: benchmark_runs(task) for task in SUITES[suite]}
+    there = {task: agents for task, agents in runs.items() if agents}
+    if there:
+        draw_learning_curves(FOLDER / f"benchmark_{suite}.png", there)
+
+
 def draw_front(name: str, env: str) -> None:
     """Writes ``<name>.png`` from every ``<name>/<bounds>/seed*.csv``: bounds as ``0.1_0.01``."""
     folders = sorted((FOLDER / name).iterdir(), key=ratio_of_bounds)
@@ -75,4 +83,6 @@ def ratio_of_bounds(folder: Path) -> float:
 if __name__ == "__main__":
     for name, curves in CURVES.items():
         draw_curves(name, *curves)
+    for suite in SUITES:
+        draw_benchmark(suite)
     draw_front("multi_objective", "mo-mountaincarcontinuous-v0")

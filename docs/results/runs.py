@@ -8,8 +8,25 @@ from mpo_torchrl.trainer.curves import Run, read_run
 
 FOLDER = Path(__file__).parent
 
+AGENTS = {
+    "tuned": "MPO, tuned",
+    "sac": "SAC, Stable-Baselines3",
+    "acme_gym": "MPO, acme_gym",
+    "tonic": "MPO, tonic",
+}
+SUITES = {
+    "mujoco": ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5"),
+}
+"""What benchmark.md compares: its agents by folder, and its tasks."""
+
 
 def seeds(folder: str) -> list[Run]:
     """The runs of a folder, one a seed, in order; none if there is no such folder."""
     runs = [read_run(path) for path in sorted((FOLDER / folder).glob("seed*.csv"))]
     return [run for run in runs if run is not None]
+
+
+def benchmark_runs(task: str) -> dict[str, list[Run]]:
+    """The runs of every agent that has some in the task, by the agent's name."""
+    runs = {name: seeds(f"benchmark/{task}/{agent}") for agent, name in AGENTS.items()}
+    return {name: members for name, members in runs.items() if members}
