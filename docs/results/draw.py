@@ -23,6 +23,11 @@ CURVES: dict[str, tuple[str, dict[str, str], float | None]] = {
         {name: f"critics_pendulum/{name}" for name in ("c51", "two_hot", "quantile", "mixture")},
         -200.0,
     ),
+    "swingup": (
+        "dm_control/cartpole-swingup",
+        {"scalar": "swingup/scalar", "c51": "swingup/c51"},
+        None,
+    ),
     "discrete_cartpole": (
         "CartPole-v1",
         {
