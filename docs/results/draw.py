@@ -37,6 +37,14 @@ CURVES: dict[str, tuple[str, dict[str, str], float | None]] = {
         },
         475.0,
     ),
+    "ablations": (
+        "HalfCheetah-v5",
+        {
+            "tuned": "benchmark/HalfCheetah-v5/tuned",
+            "min_stddev 0.2": "ablations/min_stddev_0.2",
+        },
+        None,
+    ),
     "halfcheetah": ("HalfCheetah-v5", {"MPO, tuned": "halfcheetah"}, None),
     "offline": (
         "Pendulum-v1, from data (updates for steps)",
