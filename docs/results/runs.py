@@ -15,6 +15,7 @@ AGENTS = {
     "tonic": "MPO, tonic",
 }
 SUITES = {
+    "pendulum": ("Pendulum-v1",),
     "mujoco": ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5"),
 }
 """What benchmark.md compares: its agents by folder, and its tasks."""
