@@ -66,9 +66,9 @@ def area(run: Run) -> float:
     return float(np.trapezoid(values, steps) / (steps[-1] - steps[0]))
 
 
-def interquartile_mean(*scores: Numbers, axis: int | None = None) -> float | Numbers:
+def interquartile_mean(*scores: Numbers) -> float:
     """The mean of the middle half of all scores (Agarwal et al., 2021, arXiv:2108.13264)."""
-    return trim_mean(np.concatenate(scores, axis or 0), 0.25, axis=axis)
+    return float(trim_mean(np.concatenate(scores), 0.25))
 
 
 def stratified_interval(scores: Sequence[Numbers]) -> tuple[float, float]:
