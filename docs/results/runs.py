@@ -17,8 +17,23 @@ AGENTS = {
 SUITES = {
     "pendulum": ("Pendulum-v1",),
     "mujoco": ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5"),
+    "control": (
+        "dm_control/cartpole-swingup",
+        "dm_control/cheetah-run",
+        "dm_control/walker-walk",
+    ),
 }
 """What benchmark.md compares: its agents by folder, and its tasks."""
+
+PUBLISHED = {
+    "HalfCheetah-v5": {"SAC": 5794.0},
+    "Hopper-v5": {"SAC": 2014.0},
+    "Walker2d-v5": {"SAC": 521.0},
+    "dm_control/cartpole-swingup": {"MPO": 783.0, "DMPO": 552.0, "SAC": 829.0},
+    "dm_control/cheetah-run": {"MPO": 188.0, "DMPO": 76.0, "SAC": 213.0},
+    "dm_control/walker-walk": {"MPO": 278.0, "DMPO": 248.0, "SAC": 847.0},
+}
+"""Mean returns at 100,000 steps that others have published; benchmark.md says where."""
 
 
 def seeds(folder: str) -> list[Run]:

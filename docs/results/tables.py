@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-from runs import AGENTS, FOLDER, SUITES, benchmark_runs
+from runs import AGENTS, FOLDER, PUBLISHED, SUITES, benchmark_runs
 from scipy.stats import bootstrap, trim_mean
 
 from mpo_torchrl.trainer.curves import Numbers, Run, measured
@@ -15,15 +15,21 @@ PAGE = FOLDER / "benchmark.md"
 
 
 def returns_table(tasks: Sequence[str]) -> str:
-    """A row for every agent in every task: what each seed ended with, and how it got there."""
+    """A row for every agent in every task: what each seed ended with, and how it got there.
+
+    Below those of a task stands what others have published for it.
+    """
     rows = [("task", "agent", "steps", "each seed", "mean", "area under the curve")]
     for task in tasks:
-        for name, runs in benchmark_runs(task).items():
+        agents = benchmark_runs(task)
+        for name, runs in agents.items():
             last = last_returns(runs)
             steps = " / ".join(sorted({f"{run.last_step:,.0f}" for run in runs}))
             each = ", ".join(f"{value:.1f}" for value in last)
             areas = np.mean([area(run) for run in runs])
             rows.append((task, name, steps, each, f"{last.mean():.1f}", f"{areas:.1f}"))
+        for name, value in PUBLISHED.get(task, {}).items() if agents else ():
+            rows.append((task, f"{name}, published", "100,000", "", f"{value:.0f}", ""))
     return table(rows)
 
 
