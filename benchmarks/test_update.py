@@ -89,6 +89,17 @@ def test_compiled(shape: Shape, alternate, report) -> None:
 
 
 @shapes
+@modes
+def test_critics_alone(shape: Shape, mode: str, alternate, report) -> None:
+    critics = mpo_update(shape)
+    losses: Any = update_loss(critics.loss, compile=mode == "compiled", policy_delay=2)
+    critics.loss = losses.critics
+    ours, whole = alternate(critics, our_update(shape, mode), rounds=80)
+    name = f"{shape.env}: update of the critics alone / of all parts, {mode}"
+    report(name, ours / whole, detail=times(ours, whole))
+
+
+@shapes
 @pytest.mark.parametrize(
     "grown", [{"num_action_samples": 80}, {"batch_size": 1024}], ids=lambda grown: next(iter(grown))
 )

@@ -82,7 +82,7 @@ def train(config: RayConfig) -> dict[str, Any]:
     actor, loss = make_loss(env, config)
     optimizer = make_optimizer(loss, config)
     target_updater = make_target_updater(loss, config)
-    compute_losses = update_loss(loss, compile=config.compile)
+    compute_losses = update_loss(loss, compile=config.compile, policy_delay=config.policy_delay)
     normalizer = make_normalizer(env, loss, config)
     policy = MeanPolicy(actor, normalizer)
 

@@ -197,6 +197,9 @@ class MPOConfig(RunConfig):
         at_least=1,
     )
     utd_ratio: float = setting(1.0, "updates per environment step", above=0)
+    policy_delay: int = setting(
+        1, "of so many updates one is of all parts, the others of the critics alone", at_least=1
+    )
     gamma: float = setting(0.99, "discount", at_least=0, at_most=1)
     n_step: int = setting(1, "rewards in a target before the critic's value follows", at_least=1)
     sequence_length: int = setting(
@@ -331,6 +334,12 @@ class MPOConfig(RunConfig):
             raise SettingError(
                 f"utd_ratio * {self.batch_steps} steps collected at once must be a whole number of "
                 f"updates >= 1, got utd_ratio {self.utd_ratio}; change it or steps_per_batch."
+            )
+        if self.updates_per_batch % self.policy_delay:
+            raise SettingError(
+                f"policy_delay must divide the {self.updates_per_batch} updates between two "
+                f"collected batches, got {self.policy_delay}; change it, utd_ratio or "
+                "steps_per_batch."
             )
 
     def _check_objectives(self) -> None:

@@ -8,8 +8,8 @@ from tensordict import TensorDict, TensorDictBase
 from torchrl.trainers import OptimizationStepper
 
 from mpo_torchrl.trainer.collection import transitions
-from mpo_torchrl.trainer.compiled import UpdateLoss
 from mpo_torchrl.trainer.learning import total_loss
+from mpo_torchrl.trainer.policy_delay import UpdateLoss
 from mpo_torchrl.trainer.results import due
 
 if TYPE_CHECKING:

@@ -104,7 +104,9 @@ class MPOTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         self.config = config
-        self.stepper = UpdateStepper(update_loss(loss_module, compile=config.compile))
+        self.stepper = UpdateStepper(
+            update_loss(loss_module, compile=config.compile, policy_delay=config.policy_delay)
+        )
         super().__init__(
             collector=collector,
             total_frames=config.total_timesteps,

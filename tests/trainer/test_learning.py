@@ -70,9 +70,13 @@ def test_targets_take_a_step_of_tau():
     torch.testing.assert_close(target, start + 0.25)
 
 
-@pytest.mark.parametrize(("utd_ratio", "updates"), [(0.1, 3), (1.0, 30), (2.0, 60)])
-def test_targets_move_once_an_update_however_many_a_batch_brings(utd_ratio, updates):
-    trainer = MPOTrainer.from_config(small_config(utd_ratio=utd_ratio, tau=0.25))
+@pytest.mark.parametrize(
+    ("utd_ratio", "policy_delay", "updates"),
+    [(0.1, 1, 3), (1.0, 1, 30), (2.0, 1, 60), (1.0, 2, 30)],
+)
+def test_targets_move_once_an_update_however_many_a_batch_brings(utd_ratio, policy_delay, updates):
+    settings = {"utd_ratio": utd_ratio, "policy_delay": policy_delay}
+    trainer = MPOTrainer.from_config(small_config(**settings, tau=0.25))
     loss, step = trainer.loss_module, trainer.optimizer.step
     sources = [*loss.actor_network_params.values(True, True)]
     sources += [*loss.qvalue_network_params.values(True, True)]

@@ -135,6 +135,7 @@ CASES = {
     "learning_starts": (20, lambda t: t.collector.init_random_frames, 20),
     "steps_per_batch": (5, lambda t: t.collector.frames_per_batch, 5),
     "utd_ratio": (0.5, lambda t: t.optim_steps_per_batch, 5),
+    "policy_delay": (2, lambda t: t.stepper.loss.policy_delay, 2),
     "gamma": (0.9, lambda t: t.loss_module.value_estimator.gamma.item(), 0.9),
     "n_step": (3, lambda t: t.replay_buffer.transform[0].n_steps, 3),
     "sequence_length": (4, lambda t: t.replay_buffer.sampler.slice_len, 4),
