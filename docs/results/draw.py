@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from runs import FOLDER, SUITES, benchmark_runs, seeds
+from runs import ABLATIONS, FOLDER, SUITES, benchmark_runs, seeds
 
 from mpo_torchrl.trainer.plot import draw_fronts, draw_learning_curves
 
@@ -37,15 +37,7 @@ CURVES: dict[str, tuple[str, dict[str, str], float | None]] = {
         },
         475.0,
     ),
-    "ablations": (
-        "HalfCheetah-v5",
-        {
-            "tuned": "benchmark/HalfCheetah-v5/tuned",
-            "min_stddev 0.2": "ablations/min_stddev_0.2",
-        },
-        None,
-    ),
-    "halfcheetah": ("HalfCheetah-v5", {"MPO, tuned": "halfcheetah"}, None),
+    "halfcheetah": ("HalfCheetah-v5", {"MPO": "halfcheetah"}, None),
     "offline": (
         "Pendulum-v1, from data (updates for steps)",
         {"offline MPO": "offline/mpo", "behaviour cloning": "offline/cloning"},
@@ -77,6 +69,15 @@ def draw_benchmark(suite: str) -> None:
         draw_learning_curves(FOLDER / f"benchmark_{suite}.png", there)
 
 
+def draw_ablations() -> None:
+    """Writes ``ablations.png``: a picture for each task, a line for each change of the settings."""
+    runs = {
+        task: {label: found for label, folder in changes.items() if (found := seeds(folder))}
+        for task, changes in ABLATIONS.items()
+    }
+    draw_learning_curves(FOLDER / "ablations.png", runs)
+
+
 def draw_front(name: str, env: str) -> None:
     """Writes ``<name>.png`` from every ``<name>/<bounds>/seed*.csv``: bounds as ``0.1_0.01``."""
     folders = sorted((FOLDER / name).iterdir(), key=ratio_of_bounds)
@@ -98,4 +99,5 @@ if __name__ == "__main__":
         draw_curves(name, *curves)
     for suite in SUITES:
         draw_benchmark(suite)
+    draw_ablations()
     draw_front("multi_objective", "mo-mountaincarcontinuous-v0")

@@ -10,6 +10,7 @@ FOLDER = Path(__file__).parent
 
 AGENTS = {
     "tuned": "MPO, tuned",
+    "one_update": "MPO, an update a step",
     "sac": "SAC, Stable-Baselines3",
     "acme_gym": "MPO, acme_gym",
     "tonic": "MPO, tonic",
@@ -34,6 +35,28 @@ PUBLISHED = {
     "dm_control/walker-walk": {"MPO": 278.0, "DMPO": 248.0, "SAC": 847.0},
 }
 """Mean returns at 100,000 steps that others have published; benchmark.md says where."""
+
+_ONE_UPDATE = "utd_ratio=1 policy_delay=1"
+_FAST = f"{_ONE_UPDATE} epsilon_stddev=1e-3"
+ABLATIONS = {
+    "HalfCheetah-v5": {
+        "tuned": "benchmark/HalfCheetah-v5/tuned",
+        "epsilon_stddev=1e-3": "ablations/HalfCheetah-v5/stddev_1e-3",
+        _ONE_UPDATE: "ablations/HalfCheetah-v5/one_update",
+        _FAST: "benchmark/HalfCheetah-v5/one_update",
+        f"{_FAST} min_stddev=0.2": "ablations/HalfCheetah-v5/one_update_stddev_1e-3_floor_0.2",
+    },
+    "Hopper-v5": {
+        "tuned": "benchmark/Hopper-v5/tuned",
+        _ONE_UPDATE: "ablations/Hopper-v5/one_update",
+        f"{_ONE_UPDATE} layer_norm=false": "ablations/Hopper-v5/one_update_no_layer_norm",
+        f"{_ONE_UPDATE} normalize_observation=true": "ablations/Hopper-v5/one_update_normalized",
+        f"{_ONE_UPDATE} policy=tanh_normal": "ablations/Hopper-v5/one_update_squashed",
+        f"{_FAST} min_stddev=0.1": "ablations/Hopper-v5/one_update_stddev_1e-3_floor_0.1",
+        f"{_FAST} epsilon=0.1": "ablations/Hopper-v5/one_update_stddev_1e-3_epsilon_0.1",
+    },
+}
+"""The folders of runs with the preset ``tuned`` and other settings, by these settings."""
 
 
 def seeds(folder: str) -> list[Run]:

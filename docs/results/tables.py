@@ -6,12 +6,14 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-from runs import AGENTS, FOLDER, PUBLISHED, SUITES, benchmark_runs
+from runs import ABLATIONS, AGENTS, FOLDER, PUBLISHED, SUITES, benchmark_runs, seeds
 from scipy.stats import bootstrap, trim_mean
 
 from mpo_torchrl.trainer.curves import Numbers, Run, measured
 
 PAGE = FOLDER / "benchmark.md"
+MARKS = (10_000, 20_000, 30_000, 50_000, 100_000)
+"""Steps at which ablations are compared."""
 
 
 def returns_table(tasks: Sequence[str]) -> str:
@@ -31,6 +33,23 @@ def returns_table(tasks: Sequence[str]) -> str:
         for name, value in PUBLISHED.get(task, {}).items() if agents else ():
             rows.append((task, f"{name}, published", "100,000", "", f"{value:.0f}", ""))
     return table(rows)
+
+
+def ablations_table(task: str) -> str:
+    """A row for every change of the settings: the return at each mark, as far as it was run."""
+    rows = [("settings", *(f"{mark:,}" for mark in MARKS))]
+    for settings, folder in ABLATIONS[task].items():
+        runs = seeds(folder)
+        if runs:
+            rows.append((f"`{settings}`", *(return_at(runs, mark) for mark in MARKS)))
+    return table(rows)
+
+
+def return_at(runs: Sequence[Run], mark: int) -> str:
+    """The mean return of the evaluations after so many steps; empty if a run has none there."""
+    found = [dict(zip(*measured(run, "eval_return_mean"), strict=True)).get(mark) for run in runs]
+    values = [value for value in found if value is not None]
+    return f"{np.mean(values):.1f}" if len(values) == len(runs) else ""
 
 
 def summary_table(tasks: Sequence[str]) -> str:
@@ -102,7 +121,11 @@ def fill(page: str, name: str, table: str) -> str:
 def with_tables(page: str) -> str:
     """The page with every table as the CSV files have it."""
     for suite, tasks in SUITES.items():
+        if not any(benchmark_runs(task) for task in tasks):
+            continue
         page = fill(page, f"returns in {suite}", returns_table(tasks))
+    for task in ABLATIONS:
+        page = fill(page, f"ablations on {task}", ablations_table(task))
     return fill(page, "summary", summary_table(SUITES["mujoco"]))
 
 
