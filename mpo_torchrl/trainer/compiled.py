@@ -27,8 +27,8 @@ def update_loss(loss: ImprovementLoss, *, compile: bool, policy_delay: int = 1) 
 
     Keyword Args:
         compile (bool): whether to compile it.
-        policy_delay (int): every so many calls give the losses of all parts, those between them
-            only the critics'; see :class:`~mpo_torchrl.trainer.policy_delay.DelayedPolicy`.
+        policy_delay (int): of so many calls the last gives the losses of all parts, the others
+            only that of the critics.
 
     Returns:
         UpdateLoss: takes a batch and gives the losses, as the loss does.
