@@ -31,9 +31,17 @@ def step(trainer):
     trainer.stepper.step(trainer, trainer.replay_buffer.sample())
 
 
-@pytest.fixture
-def trainer():
-    trainer = trainer_of()
+KINDS = {
+    "scalar": {},
+    "c51": {"critic": "c51"},
+    "e_step_at_the_next_state": {"e_step_critic": "next"},
+    "discrete": {"policy": "categorical", "env": "CartPole-v1"},
+}
+
+
+@pytest.fixture(params=KINDS)
+def trainer(request):
+    trainer = trainer_of(**KINDS[request.param])
     trainer.replay_buffer.extend(make_training_env(trainer.config).rollout(20))
     return trainer
 
@@ -48,7 +56,7 @@ def test_every_second_update_is_of_all_parts(trainer):
     every = {name for name, _ in trainer.loss_module.named_parameters()}
     moved = moved_by_one_update(trainer, 2)
     assert {name for name in every if name.startswith("actor_network")} <= moved
-    assert {"temperature.raw", "alpha_mean.raw"} <= moved
+    assert {name for name in every if name.endswith(".raw")} <= moved  # the duals
 
 
 def test_the_critics_gradient_is_that_of_the_whole_loss(trainer):
