@@ -41,6 +41,7 @@ _FAST = f"{_ONE_UPDATE} epsilon_stddev=1e-3"
 ABLATIONS = {
     "HalfCheetah-v5": {
         "tuned": "benchmark/HalfCheetah-v5/tuned",
+        "min_stddev=0.2": "ablations/HalfCheetah-v5/floor_0.2",
         "epsilon_stddev=1e-3": "ablations/HalfCheetah-v5/stddev_1e-3",
         _ONE_UPDATE: "ablations/HalfCheetah-v5/one_update",
         _FAST: "benchmark/HalfCheetah-v5/one_update",
