@@ -30,14 +30,14 @@ class ActorLoss(LagrangianLoss):
     delay_actor: bool
     separate_losses: bool
     _shared: dict[NestedKey, NestedKey]
-    _m_step: nn.Module
+    _m_step: Any
 
     # -- wiring ---------------------------------------------------------------------------
 
-    def _wire_multipliers(self, temperatures: dict[str, nn.Module], m_step: nn.Module) -> None:
+    def _wire_multipliers(self, temperatures: dict[str, nn.Module], m_step: Any) -> None:
         """Makes the multipliers parameters of the loss, under the names of its diagnostics."""
         self.__dict__["_m_step"] = m_step
-        multipliers: dict[str, nn.Module] = dict(m_step.multipliers.items())  # type: ignore[operator, union-attr]
+        multipliers: dict[str, nn.Module] = dict(m_step.multipliers.items())
         alphas = {f"alpha_{name}": multiplier for name, multiplier in multipliers.items()}
         like = next((p for p in self.actor_network_params.parameters()), None)
         for name, multiplier in {**temperatures, **alphas}.items():

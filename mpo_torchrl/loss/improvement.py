@@ -19,8 +19,6 @@ class ImprovementLoss(ActorCriticLoss):
     :meth:`_temperature_terms` and :meth:`_fit`.
     """
 
-    _m_step: Any
-
     def _make_out_keys(self) -> list[NestedKey]:
         keys = ["loss_qvalue", "loss_temperature", "loss_actor", "loss_alpha"]
         if self.reports_scalars:
