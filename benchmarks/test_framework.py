@@ -15,6 +15,7 @@ from torchrl.collectors import Collector
 from torchrl.data import ReplayBuffer
 
 from mpo_torchrl import MPOConfig, MPOTrainer
+from mpo_torchrl.trainer import report as report_module
 from mpo_torchrl.trainer.resume import RunStates
 from recipes import mpo
 
@@ -109,7 +110,7 @@ def timed(clock: Clock, module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     time(ReplayBuffer, "extend", "replay")
     time(torch.Tensor, "backward", "update")
     time(namespace, "evaluate", "evaluate")
-    time(namespace, "save_learner", "row")
+    time(report_module, "save_learner", "row")
     time(RunStates, "save", "state")
     for maker, methods in (
         ("make_loss", ("forward",)),

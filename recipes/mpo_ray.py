@@ -20,17 +20,14 @@ from tqdm import tqdm
 
 from mpo_torchrl.trainer import (
     MeanPolicy,
-    NonFiniteError,
     Progress,
+    Report,
     RunStates,
     SamplingPolicy,
     diagnose,
     due,
     evaluate,
-    final_metrics,
     finished_returns,
-    is_finite,
-    last_good,
     make_evaluation_env,
     make_logger,
     make_loss,
@@ -40,15 +37,11 @@ from mpo_torchrl.trainer import (
     make_target_updater,
     make_training_env,
     progress_line,
-    progress_row,
-    save_learner,
     seed_everything,
-    state_sha256,
     stop_request,
     total_loss,
     transitions,
     update_loss,
-    write_metrics,
 )
 from mpo_torchrl.trainer.command_line import run_from_command_line
 from mpo_torchrl.trainer.plot import draw_learning_curve
@@ -107,6 +100,14 @@ def train(config: RayConfig) -> dict[str, Any]:
     )
     state = states.restore()
     table.log_hparams(config.to_dict())
+    report = Report(
+        config=config.learner,
+        progress=progress,
+        learner=learner,
+        play=lambda: evaluate(evaluation_env, policy),
+        logger=table,
+        run_dir=run_dir,
+    )
 
     # Loop
     losses = None
@@ -122,56 +123,40 @@ def train(config: RayConfig) -> dict[str, Any]:
         unit="step",
         disable=not config.progress_bar,
     )
-    try:
-        with bar, stop_request() as stop:
-            if state is not None:
-                tqdm.write(f"{progress.env_steps:9,} steps  continued from {state}")
-            while not finished:
-                batch = next(batches)
-                data = transitions(batch, keys, progress.env_steps, config.total_timesteps)
-                replay_buffer.extend(data)
-                progress.env_steps += data.numel()
+    with bar, stop_request() as stop, report.keeping_last_good():
+        if state is not None:
+            tqdm.write(f"{progress.env_steps:9,} steps  continued from {state}")
+        while not finished:
+            batch = next(batches)
+            data = transitions(batch, keys, progress.env_steps, config.total_timesteps)
+            replay_buffer.extend(data)
+            progress.env_steps += data.numel()
 
-                if progress.env_steps >= config.random_steps:
-                    exploring.end_warm_up()
-                    for _ in range(config.updates_per_batch):
-                        losses = compute_losses(replay_buffer.sample())
-                        total_loss(losses).backward()
-                        optimizer.step()
-                        optimizer.zero_grad()
-                        target_updater.step()
-                        progress.updates += 1
-                    collector.update_policy_weights_()
+            if progress.env_steps >= config.random_steps:
+                exploring.end_warm_up()
+                for _ in range(config.updates_per_batch):
+                    losses = compute_losses(replay_buffer.sample())
+                    total_loss(losses).backward()
+                    optimizer.step()
+                    optimizer.zero_grad()
+                    target_updater.step()
+                    progress.updates += 1
+                collector.update_policy_weights_()
 
-                bar.update(data.numel())
-                for episode_return in finished_returns(batch).tolist():
-                    bar.set_postfix(train_return=episode_return, refresh=False)
+            bar.update(data.numel())
+            for episode_return in finished_returns(batch).tolist():
+                bar.set_postfix(train_return=episode_return, refresh=False)
 
-                finished = stop.received or progress.env_steps >= config.total_timesteps
-                if finished or due(config.eval_every, progress.env_steps, data):
-                    best = progress.note(evaluate(evaluation_env, policy))
-                    row = progress_row(progress, losses)
-                    table.log_metrics(row, step=progress.env_steps)
-                    tqdm.write(progress_line(progress.env_steps, row))
-                    save_learner(run_dir, config.learner, progress, learner, best)
-                if finished or due(config.checkpoint_every, progress.env_steps, data):
-                    states.save()
-    except NonFiniteError as error:
-        if is_finite(loss):  # what was learned before the bad number is kept
-            save_learner(run_dir, config.learner, progress, learner)
-        raise NonFiniteError(f"{error} {last_good(run_dir)}") from error
+            finished = stop.received or progress.env_steps >= config.total_timesteps
+            if finished or due(config.eval_every, progress.env_steps, data):
+                row = report.evaluate(losses)
+                tqdm.write(progress_line(progress.env_steps, row))
+            if finished or due(config.checkpoint_every, progress.env_steps, data):
+                states.save()
 
     # Results
-    if progress.evaluated_at != progress.env_steps:  # a run that had come that far before
-        progress.note(evaluate(evaluation_env, policy))
+    metrics = report.finish(diagnose(loss, replay_buffer.sample()))
     draw_learning_curve(run_dir / "learning_curve.png", table, f"MPO on {config.env}")
-    metrics = final_metrics(
-        config,
-        progress,
-        state_sha256=state_sha256(**learner),
-        diagnostics=diagnose(loss, replay_buffer.sample()),
-    )
-    write_metrics(run_dir / "metrics.json", metrics)
     table.shutdown()
     collector.shutdown()
     evaluation_env.close()

@@ -21,15 +21,12 @@ from tqdm import tqdm
 
 from mpo_torchrl.trainer import (
     MeanPolicy,
-    NonFiniteError,
     OfflineConfig,
     Progress,
+    Report,
     RunStates,
     diagnose,
     evaluate,
-    final_metrics,
-    is_finite,
-    last_good,
     make_evaluation_env,
     make_logger,
     make_loss,
@@ -40,15 +37,11 @@ from mpo_torchrl.trainer import (
     make_target_updater,
     make_training_env,
     progress_line,
-    progress_row,
-    save_learner,
     seed_everything,
-    state_sha256,
     stop_request,
     total_loss,
     transitions,
     update_loss,
-    write_metrics,
 )
 from mpo_torchrl.trainer.command_line import run_from_command_line
 from mpo_torchrl.trainer.dataset import load_dataset
@@ -97,6 +90,14 @@ def train(config: OfflineConfig) -> dict[str, Any]:
     states = RunStates(run_dir, config, progress, **learner, **parts)
     state = states.restore()
     table.log_hparams(config.to_dict())
+    report = Report(
+        config=config,
+        progress=progress,
+        learner=learner,
+        play=lambda: evaluate(evaluation_env, policy),
+        logger=table,
+        run_dir=run_dir,
+    )
 
     # Loop
     losses = None
@@ -107,53 +108,37 @@ def train(config: OfflineConfig) -> dict[str, Any]:
         unit="update",
         disable=not config.progress_bar,
     )
-    try:
-        with bar, stop_request() as stop:
-            if state is not None:
-                tqdm.write(f"{progress.env_steps:9,} updates  continued from {state}")
-            while not finished:
-                losses = compute_losses(replay_buffer.sample())
-                total_loss(losses).backward()
-                optimizer.step()
-                optimizer.zero_grad()
-                target_updater.step()
-                progress.updates += 1
-                progress.env_steps = progress.updates
-                bar.update()
+    with bar, stop_request() as stop, report.keeping_last_good():
+        if state is not None:
+            tqdm.write(f"{progress.env_steps:9,} updates  continued from {state}")
+        while not finished:
+            losses = compute_losses(replay_buffer.sample())
+            total_loss(losses).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            target_updater.step()
+            progress.updates += 1
+            progress.env_steps = progress.updates
+            bar.update()
 
-                finished = stop.received or progress.updates >= config.total_timesteps
-                if finished or progress.updates % config.eval_every == 0:
-                    best = progress.note(evaluate(evaluation_env, policy))
-                    row = progress_row(progress, losses)
-                    table.log_metrics(row, step=progress.updates)
-                    tqdm.write(progress_line(progress.updates, row))
-                    save_learner(run_dir, config, progress, learner, best)
-                if finished or progress.updates % config.checkpoint_every == 0:
-                    states.save()
-    except NonFiniteError as error:
-        if is_finite(loss):  # what was learned before the bad number is kept
-            save_learner(run_dir, config, progress, learner)
-        raise NonFiniteError(f"{error} {last_good(run_dir)}") from error
+            finished = stop.received or progress.updates >= config.total_timesteps
+            if finished or progress.updates % config.eval_every == 0:
+                row = report.evaluate(losses)
+                tqdm.write(progress_line(progress.updates, row))
+            if finished or progress.updates % config.checkpoint_every == 0:
+                states.save()
 
     # Results
-    if progress.evaluated_at != progress.env_steps:  # a run that had come that far before
-        progress.note(evaluate(evaluation_env, policy))
+    metrics = report.finish(
+        diagnose(loss, replay_buffer.sample()),
+        env_steps=0,
+        dataset=config.dataset,
+        dataset_steps=number,
+        dataset_episodes=len(dataset.returns),
+        behaviour_return_mean=dataset.returns.mean().item(),
+        behaviour_return_stddev=dataset.returns.std(correction=0).item(),
+    )
     draw_learning_curve(run_dir / "learning_curve.png", table, f"Offline MPO on {config.dataset}")
-    metrics = {
-        **final_metrics(
-            config,
-            progress,
-            state_sha256=state_sha256(**learner),
-            diagnostics=diagnose(loss, replay_buffer.sample()),
-        ),
-        "env_steps": 0,
-        "dataset": config.dataset,
-        "dataset_steps": number,
-        "dataset_episodes": len(dataset.returns),
-        "behaviour_return_mean": dataset.returns.mean().item(),
-        "behaviour_return_stddev": dataset.returns.std(correction=0).item(),
-    }
-    write_metrics(run_dir / "metrics.json", metrics)
     table.shutdown()
     evaluation_env.close()
     return metrics

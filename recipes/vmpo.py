@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from mpo_torchrl.trainer import (
     MeanPolicy,
-    NonFiniteError,
     Progress,
+    Report,
     RewardScale,
     RunStates,
     VMPOConfig,
@@ -28,10 +28,7 @@ from mpo_torchrl.trainer import (
     choose_policy,
     due,
     evaluate,
-    final_metrics,
     finished_returns,
-    is_finite,
-    last_good,
     make_collector,
     make_evaluation_env,
     make_logger,
@@ -41,14 +38,10 @@ from mpo_torchrl.trainer import (
     make_vmpo_loss,
     minibatches,
     progress_line,
-    progress_row,
-    save_learner,
     seed_everything,
-    state_sha256,
     stop_request,
     total_loss,
     transitions,
-    write_metrics,
 )
 from mpo_torchrl.trainer.command_line import run_from_command_line
 from mpo_torchrl.trainer.plot import draw_learning_curve
@@ -88,6 +81,14 @@ def train(config: VMPOConfig) -> dict[str, Any]:
     states = RunStates(run_dir, config, progress, **learner, **parts)
     state = states.restore()
     table.log_hparams(config.to_dict())
+    report = Report(
+        config=config,
+        progress=progress,
+        learner=learner,
+        play=lambda: evaluate(evaluation_env, policy),
+        logger=table,
+        run_dir=run_dir,
+    )
 
     # Loop
     losses = None
@@ -99,61 +100,46 @@ def train(config: VMPOConfig) -> dict[str, Any]:
         unit="step",
         disable=not config.progress_bar,
     )
-    try:
-        with bar, stop_request() as stop:
-            if state is not None:
-                tqdm.write(f"{progress.env_steps:9,} steps  continued from {state}")
-            while not finished:
-                batch = next(batches)
-                end = progress.env_steps + batch.numel()
-                data = transitions(batch, loss.in_keys, progress.env_steps, end).to(config.device)
-                if config.normalize_reward:
-                    following = data["next"]
-                    reward = reward_scale(following["reward"], following["done"])
-                    data["next"] = following.replace(reward=reward)
-                progress.env_steps = end
+    with bar, stop_request() as stop, report.keeping_last_good():
+        if state is not None:
+            tqdm.write(f"{progress.env_steps:9,} steps  continued from {state}")
+        while not finished:
+            batch = next(batches)
+            end = progress.env_steps + batch.numel()
+            data = transitions(batch, loss.in_keys, progress.env_steps, end).to(config.device)
+            if config.normalize_reward:
+                following = data["next"]
+                reward = reward_scale(following["reward"], following["done"])
+                data["next"] = following.replace(reward=reward)
+            progress.env_steps = end
 
-                for _ in range(config.epochs):
-                    steps = add_advantages(loss, data)
-                    for minibatch in minibatches(steps, config.batch_size):
-                        losses = loss(minibatch)
-                        total_loss(losses).backward()
-                        optimizer.step()
-                        optimizer.zero_grad()
-                        progress.updates += 1
-                target_updater.step()
-                collector.update_policy_weights_()
+            for _ in range(config.epochs):
+                steps = add_advantages(loss, data)
+                for minibatch in minibatches(steps, config.batch_size):
+                    losses = loss(minibatch)
+                    total_loss(losses).backward()
+                    optimizer.step()
+                    optimizer.zero_grad()
+                    progress.updates += 1
+            target_updater.step()
+            collector.update_policy_weights_()
 
-                bar.update(data.numel())
-                for episode_return in finished_returns(batch).tolist():
-                    bar.set_postfix(train_return=episode_return, refresh=False)
+            bar.update(data.numel())
+            for episode_return in finished_returns(batch).tolist():
+                bar.set_postfix(train_return=episode_return, refresh=False)
 
-                finished = stop.received or progress.env_steps >= config.total_timesteps
-                if finished or due(config.eval_every, progress.env_steps, data):
-                    best = progress.note(evaluate(evaluation_env, policy))
-                    row = progress_row(progress, losses)
-                    table.log_metrics(row, step=progress.env_steps)
-                    tqdm.write(progress_line(progress.env_steps, row))
-                    save_learner(run_dir, config, progress, learner, best)
-                if finished or due(config.checkpoint_every, progress.env_steps, data):
-                    states.save()
-    except NonFiniteError as error:
-        if is_finite(loss):  # what was learned before the bad number is kept
-            save_learner(run_dir, config, progress, learner)
-        raise NonFiniteError(f"{error} {last_good(run_dir)}") from error
+            finished = stop.received or progress.env_steps >= config.total_timesteps
+            if finished or due(config.eval_every, progress.env_steps, data):
+                row = report.evaluate(losses)
+                tqdm.write(progress_line(progress.env_steps, row))
+            if finished or due(config.checkpoint_every, progress.env_steps, data):
+                states.save()
 
     # Results
-    if progress.evaluated_at != progress.env_steps:  # a run that had come that far before
-        progress.note(evaluate(evaluation_env, policy))
+    # Diagnostics are those of the last update: since then the policy is its own reference.
+    last = {} if losses is None else {key: losses[key].item() for key in losses.keys()}
+    metrics = report.finish(last)
     draw_learning_curve(run_dir / "learning_curve.png", table, f"V-MPO on {config.env}")
-    metrics = final_metrics(
-        config,
-        progress,
-        state_sha256=state_sha256(**learner),
-        # Those of the last update: since then the policy is its own reference.
-        diagnostics={} if losses is None else {key: losses[key].item() for key in losses.keys()},
-    )
-    write_metrics(run_dir / "metrics.json", metrics)
     table.shutdown()
     collector.shutdown()
     evaluation_env.close()

@@ -46,6 +46,7 @@ from mpo_torchrl.trainer.on_policy import (
 )
 from mpo_torchrl.trainer.policy import MeanPolicy, SamplingPolicy
 from mpo_torchrl.trainer.progress import Progress
+from mpo_torchrl.trainer.report import Report
 from mpo_torchrl.trainer.results import (
     due,
     final_metrics,
@@ -74,6 +75,7 @@ __all__ = [
     "ObservationNormalizer",
     "OfflineConfig",
     "Progress",
+    "Report",
     "RunStates",
     "SamplingPolicy",
     "SettingError",

@@ -27,23 +27,19 @@ from torchrl.trainers import (
 from mpo_torchrl.loss import MPOLoss
 from mpo_torchrl.trainer.checkpoint import (
     holds,
-    last_good,
     load_checkpoint,
     read_config,
     save_checkpoint,
-    save_learner,
 )
 from mpo_torchrl.trainer.collection import NonFiniteError, make_collector, make_replay_buffer
 from mpo_torchrl.trainer.compiled import update_loss
 from mpo_torchrl.trainer.config import MPOConfig
-from mpo_torchrl.trainer.digest import state_sha256
 from mpo_torchrl.trainer.environment import make_training_env
 from mpo_torchrl.trainer.evaluation import evaluate, make_evaluation_env
 from mpo_torchrl.trainer.hooks import Evaluate, KeepTransitions, SaveState, UpdateStepper
 from mpo_torchrl.trainer.interrupt import StopRequest, stop_request
 from mpo_torchrl.trainer.learning import (
     diagnose,
-    is_finite,
     make_loss,
     make_optimizer,
     make_target_updater,
@@ -52,7 +48,7 @@ from mpo_torchrl.trainer.loggers import make_logger
 from mpo_torchrl.trainer.normalizer import make_normalizer
 from mpo_torchrl.trainer.policy import MeanPolicy
 from mpo_torchrl.trainer.progress import Progress
-from mpo_torchrl.trainer.results import final_metrics, progress_row, write_metrics
+from mpo_torchrl.trainer.report import Report
 from mpo_torchrl.trainer.resume import RunStates
 from mpo_torchrl.trainer.seeding import keep_random_state, seed_everything
 from mpo_torchrl.trainer.table_logger import TableLogger
@@ -214,6 +210,19 @@ class MPOTrainer(Trainer):
         return {"loss": self.loss_module, "optimizer": self.optimizer}
 
     @property
+    def report(self) -> Report:
+        """What evaluates this run, and keeps what it says of itself."""
+        run_dir = self.config.run_dir
+        return Report(
+            config=self.config,
+            progress=self.progress,
+            learner=self.learner,
+            play=lambda: evaluate(self.evaluation_env, self.policy),
+            logger=self.logger,
+            run_dir=Path(run_dir).expanduser() if run_dir else None,
+        )
+
+    @property
     def components(self) -> dict[str, Any]:
         """Everything that changes as training goes on, by name, but for counters and randomness."""
         components = {
@@ -255,10 +264,12 @@ class MPOTrainer(Trainer):
         self.progress.start_clock()
         try:
             if self.collected_frames < self.total_frames:
-                with stop_request() as self.stop, _kept_open(self.collector):
-                    super().train()
-        except NonFiniteError as error:
-            raise self._save_last_good(error) from None
+                with (
+                    self.report.keeping_last_good(),
+                    stop_request() as self.stop,
+                    _kept_open(self.collector),
+                ):
+                    self._train()
         finally:
             self.progress.stop_clock()
             self._stop_training = False
@@ -272,13 +283,7 @@ class MPOTrainer(Trainer):
 
     def evaluate(self) -> dict[str, float]:
         """Play ``eval_episodes`` episodes with the mean action; log and save if asked to."""
-        best = self.progress.note(evaluate(self.evaluation_env, self.policy))
-        row = progress_row(self.progress, self.stepper.losses)
-        if self.logger is not None:
-            self.logger.log_metrics(row, step=self.collected_frames)
-        if self.config.run_dir:
-            save_learner(self.config.run_dir, self.config, self.progress, self.learner, best)
-        return row
+        return self.report.evaluate(self.stepper.losses)
 
     def save(self, path: str | Path, *, learner_only: bool = False) -> Path:
         """Write the trainer into one file, from which :meth:`load` goes on bit for bit.
@@ -347,31 +352,20 @@ class MPOTrainer(Trainer):
         self.collector = make_collector(env, actor, self.config, self._normalizer, random_steps=0)
 
     def _finish(self) -> dict[str, Any]:
-        """A last evaluation unless there was one; the figures of the run, written if asked to."""
-        if self.progress.evaluated_at != self.collected_frames:
-            self.evaluate()
+        """The figures of the run, after a last evaluation unless there was one."""
         diagnostics: dict[str, float] = {}
         if len(self.replay_buffer):
             with keep_random_state():  # training may go on
                 diagnostics = diagnose(self.loss_module, self.replay_buffer.sample())
-        metrics = final_metrics(
-            self.config,
-            self.progress,
-            state_sha256=state_sha256(**self.learner),
-            diagnostics=diagnostics,
-        )
-        if self.config.run_dir:
-            write_metrics(Path(self.config.run_dir) / "metrics.json", metrics)
-        return metrics
+        return self.report.finish(diagnostics)
 
-    def _save_last_good(self, error: NonFiniteError) -> NonFiniteError:
-        """Keep what was learned before the bad number; the error says where."""
-        if not self.config.run_dir:
-            return error
-        self._count()
-        if is_finite(self.loss_module):
-            save_learner(self.config.run_dir, self.config, self.progress, self.learner)
-        return NonFiniteError(f"{error} {last_good(self.config.run_dir)}")
+    def _train(self) -> None:
+        """TorchRL's loop; what it counted is handed over also where a bad number ends it."""
+        try:
+            super().train()
+        except NonFiniteError:
+            self._count()
+            raise
 
 
 @contextmanager
