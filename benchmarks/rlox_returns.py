@@ -6,34 +6,15 @@ environments from the same start states, written into the same columns of ``prog
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import torch
 from rlox.algorithms.mpo import MPO
 from rlox.callbacks import Callback
-from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModuleBase
+from torch import Tensor
 
-from benchmarks.curve import Curve
+from benchmarks.curve import Curve, run_peer
 from mpo_torchrl import MPOConfig
 from mpo_torchrl.trainer import seed_everything
-from mpo_torchrl.trainer.command_line import run_from_command_line
-
-
-class _MeanPolicy(TensorDictModuleBase):
-    """The mean action as rlox's loop would play it: clipped, never scaled to the action space."""
-
-    in_keys = ["observation"]
-    out_keys = ["action"]
-
-    def __init__(self, agent: MPO) -> None:
-        super().__init__()
-        self.agent = agent
-
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        action = self.agent.actor.deterministic(tensordict["observation"])
-        return tensordict.set("action", action.clamp(-self.agent.act_high, self.agent.act_high))
 
 
 class _Evaluate(Callback):
@@ -46,19 +27,21 @@ class _Evaluate(Callback):
         return True
 
 
-def train(config: MPOConfig) -> dict[str, Any]:
-    """One run of rlox; of the settings, those of environment, run and evaluation count."""
-    if config.num_threads:
-        torch.set_num_threads(config.num_threads)
+def train(config: MPOConfig) -> Curve:
+    """One run of rlox."""
     seed_everything(config.seed)  # rlox itself seeds no network and no action
     callback = _Evaluate()
     agent = MPO(config.env, seed=config.seed, callbacks=[callback])
-    callback.curve = Curve(config, _MeanPolicy(agent))
+
+    def mean_action(observation: Tensor) -> Tensor:
+        # As rlox's loop would play it: clipped, never scaled to the action space.
+        return agent.actor.deterministic(observation).clamp(-agent.act_high, agent.act_high)
+
+    callback.curve = Curve(config, mean_action)
     agent.env.action_space.seed(config.seed)
     agent.train(config.total_timesteps)
-    return {"mean_reward": callback.curve.mean_reward, "run_dir": config.run_dir}
+    return callback.curve
 
 
 if __name__ == "__main__":
-    configs = Path(__file__).parents[1] / "recipes" / "configs"
-    run_from_command_line(train, configs, "train an agent with rlox's MPO")
+    run_peer(train, "train an agent with rlox's MPO")
