@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from runs import ABLATIONS, FOLDER, SUITES, benchmark_runs, seeds
+from runs import ABLATIONS, FOLDER, PUBLISHED, SUITES, benchmark_runs, seeds
 
 from mpo_torchrl.trainer.plot import draw_fronts, draw_learning_curves
 
@@ -57,16 +57,23 @@ CURVES: dict[str, tuple[str, dict[str, str], float | None]] = {
 def draw_curves(name: str, env: str, folders: Mapping[str, str], goal: float | None) -> None:
     """Writes ``<name>.png``: the mean over seeds of each folder, with its confidence band."""
     groups = {label: seeds(folder) for label, folder in folders.items()}
-    goals = {} if goal is None else {env: goal}
-    draw_learning_curves(FOLDER / f"{name}.png", {env: groups}, goals)
+    levels = {} if goal is None else {env: {"goal": goal}}
+    draw_learning_curves(FOLDER / f"{name}.png", {env: groups}, levels)
 
 
 def draw_benchmark(suite: str) -> None:
-    """Writes ``benchmark_<suite>.png``: a picture for each task of which there are runs."""
+    """Writes ``benchmark_<suite>.png``: a picture for each task of which there are runs.
+
+    Broken lines are what others have published for it.
+    """
     runs = {task: benchmark_runs(task) for task in SUITES[suite]}
     there = {task: agents for task, agents in runs.items() if agents}
+    levels = {
+        task: {f"{name}, published, 100,000 steps": value for name, value in found.items()}
+        for task, found in PUBLISHED.items()
+    }
     if there:
-        draw_learning_curves(FOLDER / f"benchmark_{suite}.png", there)
+        draw_learning_curves(FOLDER / f"benchmark_{suite}.png", there, levels)
 
 
 def draw_ablations() -> None:

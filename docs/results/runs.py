@@ -40,25 +40,35 @@ Gymnasium: jaxrl, 10 seeds on the v2 tasks. dm_control: MPO and DMPO from the sc
 repository, 10 seeds; SAC from pytorch_sac, 1 to 3 seeds.
 """
 
+_FLOOR = "min_stddev=0.01"
 _ONE_UPDATE = "utd_ratio=1 policy_delay=1"
 _FAST = f"{_ONE_UPDATE} epsilon_stddev=1e-3"
 ABLATIONS = {
     "HalfCheetah-v5": {
         "tuned": "benchmark/HalfCheetah-v5/tuned",
-        "min_stddev=0.2": "ablations/HalfCheetah-v5/floor_0.2",
-        "epsilon_stddev=1e-3": "ablations/HalfCheetah-v5/stddev_1e-3",
-        _ONE_UPDATE: "ablations/HalfCheetah-v5/one_update",
-        _FAST: "benchmark/HalfCheetah-v5/one_update",
-        f"{_FAST} min_stddev=0.2": "ablations/HalfCheetah-v5/one_update_stddev_1e-3_floor_0.2",
+        _FLOOR: "ablations/HalfCheetah-v5/floor_0.01",
+        f"{_FLOOR} epsilon_stddev=1e-3": "ablations/HalfCheetah-v5/stddev_1e-3_floor_0.01",
+        f"{_ONE_UPDATE} {_FLOOR}": "ablations/HalfCheetah-v5/one_update_floor_0.01",
+        _FAST: "ablations/HalfCheetah-v5/one_update_stddev_1e-3",
+        f"{_FAST} {_FLOOR}": "benchmark/HalfCheetah-v5/one_update",
     },
     "Hopper-v5": {
         "tuned": "benchmark/Hopper-v5/tuned",
-        _ONE_UPDATE: "ablations/Hopper-v5/one_update",
-        f"{_ONE_UPDATE} layer_norm=false": "ablations/Hopper-v5/one_update_no_layer_norm",
-        f"{_ONE_UPDATE} normalize_observation=true": "ablations/Hopper-v5/one_update_normalized",
-        f"{_ONE_UPDATE} policy=tanh_normal": "ablations/Hopper-v5/one_update_squashed",
+        _FLOOR: "ablations/Hopper-v5/floor_0.01",
+        f"{_ONE_UPDATE} {_FLOOR}": "ablations/Hopper-v5/one_update_floor_0.01",
+        f"{_ONE_UPDATE} {_FLOOR} layer_norm=false": (
+            "ablations/Hopper-v5/one_update_no_layer_norm_floor_0.01"
+        ),
+        f"{_ONE_UPDATE} {_FLOOR} normalize_observation=true": (
+            "ablations/Hopper-v5/one_update_normalized_floor_0.01"
+        ),
+        f"{_ONE_UPDATE} {_FLOOR} policy=tanh_normal": (
+            "ablations/Hopper-v5/one_update_squashed_floor_0.01"
+        ),
         f"{_FAST} min_stddev=0.1": "ablations/Hopper-v5/one_update_stddev_1e-3_floor_0.1",
-        f"{_FAST} epsilon=0.1": "ablations/Hopper-v5/one_update_stddev_1e-3_epsilon_0.1",
+        f"{_FAST} {_FLOOR} epsilon=0.1": (
+            "ablations/Hopper-v5/one_update_stddev_1e-3_epsilon_0.1_floor_0.01"
+        ),
     },
 }
 """The folders of runs with the preset ``tuned`` and other settings, by these settings."""

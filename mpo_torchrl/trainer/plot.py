@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -53,35 +54,41 @@ def draw_learning_curve(path: Path, table: TableLogger, title: str) -> None:
 def draw_learning_curves(
     path: Path,
     runs: Mapping[str, Mapping[str, Sequence[Run]]],
-    goals: Mapping[str, float] | None = None,
+    levels: Mapping[str, Mapping[str, float]] | None = None,
 ) -> None:
     """Draw evaluations against environment steps: axes an environment, a colour a group.
 
     Thin lines are runs, the thick one is their mean, the band its 95% confidence band over seeds.
+    A group has its colour in all axes.
 
     Args:
         path (Path): the picture.
         runs (mapping): environment to group to runs, from
             :func:`~mpo_torchrl.trainer.curves.group_runs`.
-        goals (mapping, optional): environment to the return to reach, a dashed line.
+        levels (mapping, optional): environment to name to a return to compare with, a broken line.
     """
-    figure = Figure(figsize=(6.4 * len(runs), 4.4), layout="constrained")
+    colors = _colors(runs)
+    levels = {} if levels is None else levels
+    entries = max(len(groups) + len(levels.get(env, ())) for env, groups in runs.items())
+    figure = Figure(figsize=(6.4 * len(runs), 4.4 + 0.25 * entries), layout="constrained")
     every_axes = figure.subplots(1, len(runs), squeeze=False)[0]
     for axes, (env, groups) in zip(every_axes, runs.items(), strict=True):
-        for index, (label, members) in enumerate(groups.items()):
+        for label, members in groups.items():
             curve = confidence_band(members, "eval_return_mean")
-            color = f"C{index % 10}"
+            color = colors[label]
             if len(members) > 1:
                 axes.fill_between(curve.steps, curve.low, curve.high, color=color, alpha=0.15, lw=0)
                 for run in members:
                     axes.plot(*measured(run, "eval_return_mean"), color=color, alpha=0.4, lw=0.7)
             axes.plot(curve.steps, curve.mean, color=color, label=_named(label, members))
-        if goals and env in goals:
-            axes.axhline(goals[env], color="black", lw=0.8, ls="--", label=f"goal {goals[env]:g}")
+        styles = itertools.cycle(("--", ":", "-."))
+        for (name, value), style in zip(levels.get(env, {}).items(), styles, strict=False):
+            axes.axhline(value, color="black", lw=0.8, ls=style, label=f"{name}: {value:g}")
         _fit_to_lines(axes)
         axes.set(title=env, xlabel="environment steps", ylabel="return of the mean action")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize="small")
+        # Below: there it hides no curve.
+        axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.13))
     figure.supxlabel(
         "thick: mean over seeds; band: its 95% confidence band (Student's t); thin: each run",
         fontsize="small",
@@ -214,6 +221,13 @@ def _draw_band(axes: Axes, curve: Curve, label: str) -> None:
         axes.fill_between(
             curve.steps, curve.low, curve.high, color=line.get_color(), alpha=0.2, lw=0
         )
+
+
+def _colors(runs: Mapping[str, Mapping[str, Sequence[Run]]]) -> dict[str, Any]:
+    """A colour for each group, however many environments it has runs in."""
+    labels = dict.fromkeys(label for groups in runs.values() for label in groups)
+    palette = colormaps["tab10" if len(labels) <= 10 else "tab20"]
+    return {label: palette(index % palette.N) for index, label in enumerate(labels)}
 
 
 def _fit_to_lines(axes: Axes) -> None:
