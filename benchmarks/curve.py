@@ -8,8 +8,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from tensordict import TensorDictBase
-from tensordict.nn import TensorDictModuleBase
+from tensordict.nn import TensorDictModule
 from torch import Tensor
 
 from mpo_torchrl import MPOConfig
@@ -20,35 +19,17 @@ from mpo_torchrl.trainer.table_logger import TableLogger
 CONFIGS = Path(__file__).parents[1] / "recipes" / "configs"
 
 
-class PeerPolicy(TensorDictModuleBase):
-    """The mean action of a peer, as our evaluation asks for it.
-
-    Args:
-        mean_action (callable): observations ``[E, O]`` to actions ``[E, A]``.
-    """
-
-    in_keys = ["observation"]
-    out_keys = ["action"]
-
-    def __init__(self, mean_action: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.mean_action = mean_action
-
-    def forward(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """Sets ``"action"``."""
-        return tensordict.set("action", self.mean_action(tensordict["observation"]))
-
-
 class Curve:
     """``progress.csv`` in ``config.run_dir``, with a row every ``config.eval_every`` steps.
 
     Args:
         config (MPOConfig): the environment, how often and over how many episodes.
-        mean_action (callable): the peer's, see :class:`PeerPolicy`.
+        mean_action (callable): the peer's, from observations ``[E, O]`` to actions ``[E, A]``.
     """
 
     def __init__(self, config: MPOConfig, mean_action: Callable[[Tensor], Tensor]) -> None:
-        self.config, self.policy, self.start = config, PeerPolicy(mean_action), perf_counter()
+        self.config, self.start = config, perf_counter()
+        self.policy = TensorDictModule(mean_action, in_keys=["observation"], out_keys=["action"])
         self.env = make_evaluation_env(config)
         self.table = TableLogger("progress", config.run_dir)
         self.mean_reward = float("nan")

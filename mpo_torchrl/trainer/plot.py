@@ -141,6 +141,7 @@ def draw_fronts(path: Path, runs: Mapping[str, Mapping[str, Sequence[Run]]]) -> 
         runs (mapping): environment to group to runs, from
             :func:`~mpo_torchrl.trainer.curves.group_runs`, each with several rewards.
     """
+    colors = _colors(runs)
     panels = []
     for env, groups in runs.items():
         names = next(iter(groups.values()))[0].objectives
@@ -153,7 +154,7 @@ def draw_fronts(path: Path, runs: Mapping[str, Mapping[str, Sequence[Run]]]) -> 
         front = means[on_front(means)][:, pair]
         axes.plot(*front[front[:, 0].argsort()].T, color="gray", lw=0.8, ls="--", zorder=0)
         for index, (label, members) in enumerate(groups.items()):
-            color = f"C{index % 10}"
+            color = colors[label]
             axes.scatter(*points[index][:, pair].T, color=color, s=12, alpha=0.6)
             axes.scatter(*means[index, pair], color=color, s=60, label=_named(label, members))
         x, y = (f"return: {names[objective]}" for objective in pair)
