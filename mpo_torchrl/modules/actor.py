@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from tensordict import NestedKey
-from tensordict.nn import NormalParamExtractor, TensorDictModule
+from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 from torchrl.data import TensorSpec
 from torchrl.envs.utils import ExplorationType
@@ -25,6 +26,11 @@ class GaussianHead(nn.Module):
     .. math:: \mu = m + h\,x_\mu, \qquad
         \sigma = h\,\big(\mathrm{softplus}(x_\sigma + b) + \sigma_{\min}\big)
 
+    or, with a greatest stddev,
+
+    .. math:: \sigma = h\,\big(\sigma_{\min}
+        + (\sigma_{\max} - \sigma_{\min})\,\mathrm{sigmoid}(x_\sigma + b)\big),
+
     with :math:`b` such that an output of zero gives ``init_stddev``.
 
     Args:
@@ -34,9 +40,12 @@ class GaussianHead(nn.Module):
     Keyword Args:
         init_stddev (float): stddev at an output of zero, as a fraction of ``half_range``.
         min_stddev (float): least stddev :math:`\sigma_{\min}`, as a fraction of ``half_range``.
+        max_stddev (float, optional): greatest stddev :math:`\sigma_{\max}`, as a fraction of
+            ``half_range``; ``None`` for no limit. Where the environment clips, all samples beyond
+            a bound are as good as each other, and nothing else keeps the stddev from growing.
 
     Raises:
-        ValueError: unless ``init_stddev > min_stddev > 0``.
+        ValueError: unless ``0 < min_stddev < init_stddev < max_stddev``.
 
     Examples:
         >>> import torch
@@ -56,6 +65,7 @@ class GaussianHead(nn.Module):
         *,
         init_stddev: float = 0.5,
         min_stddev: float = 0.01,
+        max_stddev: float | None = None,
     ) -> None:
         super().__init__()
         if not init_stddev > min_stddev > 0:
@@ -63,15 +73,29 @@ class GaussianHead(nn.Module):
                 "init_stddev must be above min_stddev and min_stddev above 0, got "
                 f"{init_stddev} and {min_stddev}."
             )
-        mapping = f"biased_softplus_{init_stddev}_{min_stddev}"
-        self.extract = NormalParamExtractor(mapping, scale_lb=min_stddev)
+        if max_stddev is not None and not max_stddev > init_stddev:
+            raise ValueError(
+                f"max_stddev must be above init_stddev, got {max_stddev} and {init_stddev}."
+            )
+        self.min_stddev, self.max_stddev = min_stddev, max_stddev
+        above_least = init_stddev - min_stddev
+        if max_stddev is None:
+            self.bias = math.log(math.expm1(above_least))
+        else:
+            self.bias = math.log(above_least / (max_stddev - init_stddev))
         self.register_buffer("middle", middle)
         self.register_buffer("half_range", half_range)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and stddev, ``[*B, A]`` each, from ``[*B, 2 A]``."""
-        loc, scale = self.extract(features)
-        return self.middle + self.half_range * loc, self.half_range * scale
+        loc, scale = features.chunk(2, -1)
+        scale = scale + self.bias
+        if self.max_stddev is None:
+            stddev = nn.functional.softplus(scale) + self.min_stddev
+        else:
+            span = self.max_stddev - self.min_stddev
+            stddev = self.min_stddev + span * torch.sigmoid(scale)
+        return self.middle + self.half_range * loc, self.half_range * stddev
 
 
 def make_actor(
@@ -82,6 +106,7 @@ def make_actor(
     policy: PolicyKind = "gaussian",
     init_stddev: float = 0.5,
     min_stddev: float = 0.01,
+    max_stddev: float | None = None,
     layer_norm: bool = True,
     in_key: NestedKey = "observation",
     out_key: NestedKey = "action",
@@ -99,6 +124,7 @@ def make_actor(
         init_stddev (float): stddev at the start, as a fraction of half the action's range (for
             ``"tanh_normal"``: before the squashing).
         min_stddev (float): least stddev, in the same unit.
+        max_stddev (float, optional): greatest stddev, in the same unit; ``None`` for no limit.
         layer_norm (bool): see :func:`~mpo_torchrl.modules.make_mlp`.
         in_key (NestedKey): where the observation is.
         out_key (NestedKey): where the action goes.
@@ -122,7 +148,7 @@ def make_actor(
     middle, half_range, bounded = action_range(action_spec)
     if policy == "gaussian":
         distribution, limits = IndependentNormal, {}
-        head = GaussianHead(middle, half_range, init_stddev=init_stddev, min_stddev=min_stddev)
+        unit = middle, half_range
     elif policy == "tanh_normal":
         if not bounded:
             raise ValueError(
@@ -131,12 +157,13 @@ def make_actor(
             )
         distribution = TanhNormal
         limits = {"low": middle - half_range, "high": middle + half_range}
-        head = GaussianHead(
-            torch.zeros(size), torch.ones(size), init_stddev=init_stddev, min_stddev=min_stddev
-        )
+        unit = torch.zeros(size), torch.ones(size)
     else:
         raise ValueError(f"policy must be 'gaussian' or 'tanh_normal', got {policy!r}.")
 
+    head = GaussianHead(
+        *unit, init_stddev=init_stddev, min_stddev=min_stddev, max_stddev=max_stddev
+    )
     body = make_mlp(observation_size, 2 * size, num_cells, layer_norm=layer_norm)
     network = TensorDictModule(PolicyNetwork(body, head), [in_key], ["loc", "scale"])
     return ProbabilisticActor(

@@ -81,6 +81,7 @@ def make_recurrent_actor(
     policy: PolicyKind = "gaussian",
     init_stddev: float = 0.5,
     min_stddev: float = 0.01,
+    max_stddev: float | None = None,
     layer_norm: bool = True,
 ) -> ProbabilisticActor:
     """A policy that remembers: a recurrent torso, and :func:`make_actor`'s network on top.
@@ -102,6 +103,7 @@ def make_recurrent_actor(
         policy (str): as for :func:`make_actor`, and so are the rest.
         init_stddev (float): stddev at the start.
         min_stddev (float): least stddev.
+        max_stddev (float, optional): greatest stddev.
         layer_norm (bool): see :func:`~mpo_torchrl.modules.make_mlp`.
 
     Returns:
@@ -139,6 +141,7 @@ def make_recurrent_actor(
         policy=policy,
         init_stddev=init_stddev,
         min_stddev=min_stddev,
+        max_stddev=max_stddev,
         layer_norm=layer_norm,
         in_key=features,
         out_key=out_key,

@@ -31,6 +31,9 @@ class RunConfig:
     action_repeat: int
     frame_skip: int
     policy: str
+    init_stddev: float
+    min_stddev: float
+    max_stddev: float
     learning_rate: float
     critic_lr: float
     dual_lr: float
@@ -72,6 +75,17 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain values, for a file."""
         return dataclasses.asdict(cast(Any, self))
+
+    def _check_stddevs(self) -> None:
+        if self.init_stddev <= self.min_stddev:
+            raise SettingError(
+                f"init_stddev must be > min_stddev ({self.min_stddev}), got {self.init_stddev}."
+            )
+        if self.max_stddev and self.max_stddev <= self.init_stddev:
+            raise SettingError(
+                f"max_stddev must be > init_stddev ({self.init_stddev}), or 0 for no limit, got "
+                f"{self.max_stddev}."
+            )
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -175,6 +189,9 @@ class MPOConfig(RunConfig):
         0.5, "stddev of the policy at the start, in halves of the action range", above=0
     )
     min_stddev: float = setting(0.01, "least stddev of the policy, in the same unit", above=0)
+    max_stddev: float = setting(
+        0.0, "greatest stddev of the policy, in the same unit; 0: no limit", at_least=0
+    )
     # Learning
     learning_rate: float = setting(3e-4, "Adam, actor and critics", above=0)
     critic_lr: float = setting(
@@ -305,10 +322,7 @@ class MPOConfig(RunConfig):
             raise SettingError(
                 f"buffer_size must be >= batch_size ({self.batch_size}), got {self.buffer_size}."
             )
-        if self.init_stddev <= self.min_stddev:
-            raise SettingError(
-                f"init_stddev must be > min_stddev ({self.min_stddev}), got {self.init_stddev}."
-            )
+        self._check_stddevs()
         if not (self.delay_actor or self.delay_qvalue):
             raise SettingError("delay_actor or delay_qvalue must be true: some target has to move.")
         if self.policy == "categorical" and self.temperature == "exact":

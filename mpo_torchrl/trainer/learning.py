@@ -78,6 +78,7 @@ def _make_continuous(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActo
         policy=cast(PolicyKind, config.policy),
         init_stddev=config.init_stddev,
         min_stddev=config.min_stddev,
+        max_stddev=config.max_stddev or None,
         layer_norm=config.layer_norm,
     )
     loss_class: Any = MPOLoss

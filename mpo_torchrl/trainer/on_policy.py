@@ -79,6 +79,7 @@ def make_vmpo_loss(env: EnvBase, config: VMPOConfig) -> tuple[ProbabilisticActor
             policy=cast(PolicyKind, config.policy),
             init_stddev=config.init_stddev,
             min_stddev=config.min_stddev,
+            max_stddev=config.max_stddev or None,
             layer_norm=config.layer_norm,
         )
     critic = make_value_network(

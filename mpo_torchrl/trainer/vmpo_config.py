@@ -66,6 +66,7 @@ class VMPOConfig(RunConfig):
     )
     init_stddev: float = _as_in_mpo("init_stddev")
     min_stddev: float = _as_in_mpo("min_stddev")
+    max_stddev: float = _as_in_mpo("max_stddev")
     # Learning
     learning_rate: float = _as_in_mpo("learning_rate", 1e-3)
     critic_lr: float = _as_in_mpo("critic_lr")
@@ -112,7 +113,4 @@ class VMPOConfig(RunConfig):
                 f"top_k_fraction * batch_size ({self.batch_size}) must be at least 1 step, got "
                 f"top_k_fraction {self.top_k_fraction}."
             )
-        if self.init_stddev <= self.min_stddev:
-            raise SettingError(
-                f"init_stddev must be > min_stddev ({self.min_stddev}), got {self.init_stddev}."
-            )
+        self._check_stddevs()

@@ -24,9 +24,14 @@ def states(*batch: int, dtype: torch.dtype = torch.float32) -> TensorDict:
 # -- the head -----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("max_stddev", [None, 2.1])
 @pytest.mark.parametrize("init_stddev", [0.1, 0.5, 2.0])
-def test_an_output_of_zero_is_the_middle_with_the_initial_stddev(init_stddev: float) -> None:
-    head = GaussianHead(MIDDLE, HALF, init_stddev=init_stddev, min_stddev=1e-6)
+def test_an_output_of_zero_is_the_middle_with_the_initial_stddev(
+    init_stddev: float, max_stddev: float | None
+) -> None:
+    head = GaussianHead(
+        MIDDLE, HALF, init_stddev=init_stddev, min_stddev=1e-6, max_stddev=max_stddev
+    )
     loc, scale = head(torch.zeros(7, 4))
     torch.testing.assert_close(loc, MIDDLE.expand(7, 2))
     torch.testing.assert_close(scale, (init_stddev * HALF).expand(7, 2))
@@ -43,17 +48,40 @@ def test_outputs_are_fractions_of_half_the_range(min_stddev: float) -> None:
     torch.testing.assert_close(scale, HALF * (softplus + min_stddev), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("max_stddev", [None, 0.6])
 @pytest.mark.parametrize("min_stddev", [1e-6, 0.01])
-def test_the_stddev_stays_above_its_minimum(min_stddev: float) -> None:
-    head = GaussianHead(MIDDLE, HALF, min_stddev=min_stddev)
+def test_the_stddev_stays_above_its_minimum(min_stddev: float, max_stddev: float | None) -> None:
+    head = GaussianHead(MIDDLE, HALF, min_stddev=min_stddev, max_stddev=max_stddev)
     _, scale = head(torch.full((1, 4), -1e4))
     torch.testing.assert_close(scale, min_stddev * HALF.unsqueeze(0))
+
+
+@pytest.mark.parametrize("max_stddev", [0.6, 3.0])
+def test_the_stddev_stays_below_its_maximum(max_stddev: float) -> None:
+    head = GaussianHead(MIDDLE, HALF, max_stddev=max_stddev)
+    _, scale = head(torch.full((1, 4), 1e4))
+    torch.testing.assert_close(scale, max_stddev * HALF.unsqueeze(0))
+
+
+def test_between_its_limits_the_stddev_grows_with_the_output() -> None:
+    head = GaussianHead(MIDDLE, HALF, min_stddev=0.2, max_stddev=0.6)
+    features = torch.linspace(-5.0, 5.0, 50).unsqueeze(1).expand(50, 4).requires_grad_()
+    _, scale = head(features)
+    (slope,) = torch.autograd.grad(scale.sum(), features)
+    assert (slope[:, 2:] > 0).all()
+    assert (slope[:, :2] == 0).all()
 
 
 @pytest.mark.parametrize(("init", "least"), [(0.1, 0.1), (0.1, 0.2), (0.5, 0.0), (0.5, -1.0)])
 def test_impossible_stddevs_are_refused(init: float, least: float) -> None:
     with pytest.raises(ValueError, match="init_stddev must be above min_stddev"):
         GaussianHead(MIDDLE, HALF, init_stddev=init, min_stddev=least)
+
+
+@pytest.mark.parametrize("most", [0.5, 0.1, 0.0])
+def test_a_maximum_below_the_initial_stddev_is_refused(most: float) -> None:
+    with pytest.raises(ValueError, match=f"max_stddev must be above init_stddev, got {most}"):
+        GaussianHead(MIDDLE, HALF, init_stddev=0.5, max_stddev=most)
 
 
 def test_the_head_moves_with_its_network() -> None:

@@ -141,8 +141,9 @@ def test_a_wrong_setting_is_one_sentence(argument, sentence, tmp_path):
         ({"batch_size": 500}, r"batch_size must divide the 2048 steps collected at once, got 500"),
         ({"top_k_fraction": 0.001}, r"top_k_fraction \* batch_size \(512\) must be at least 1"),
         ({"init_stddev": 0.001}, r"init_stddev must be > min_stddev \(0.01\), got 0.001"),
+        ({"max_stddev": 0.5}, r"max_stddev must be > init_stddev \(0.5\), or 0 for no limit"),
     ],
-    ids=["batch_size", "top_k_fraction", "init_stddev"],
+    ids=["batch_size", "top_k_fraction", "init_stddev", "max_stddev"],
 )
 def test_settings_that_do_not_fit_together_are_named(settings, sentence):
     with pytest.raises(SettingError, match=sentence):

@@ -28,9 +28,12 @@ def critic_widths(trainer):
     return [layer.out_features for layer in body if hasattr(layer, "out_features")]
 
 
-def least_stddev(trainer):
-    head = trainer.loss_module.actor_network[0].module[1]
-    return head(torch.full((2,), -1e4))[1].item() / 2
+def limit_of_stddev(output):
+    def stddev(trainer):
+        head = trainer.loss_module.actor_network[0].module[1]
+        return round(head(torch.full((2,), output))[1].item() / 2, 6)
+
+    return stddev
 
 
 def largest_gradient_norm(trainer):
@@ -125,7 +128,8 @@ CASES = {
     "policy": ("tanh_normal", lambda t: t.loss_module.actor_network[-1].distribution_class.__name__,
                "TanhNormal"),
     "init_stddev": (0.25, initial_stddev, 0.25),
-    "min_stddev": (0.1, least_stddev, 0.1),
+    "min_stddev": (0.1, limit_of_stddev(-1e4), 0.1),
+    "max_stddev": (0.8, limit_of_stddev(1e4), 0.8),
     "learning_rate": (1e-3, lambda t: t.optimizer.param_groups[0]["lr"], 1e-3),
     "critic_lr": (2e-3, lambda t: t.optimizer.param_groups[1]["lr"], 2e-3),
     "max_grad_norm": (1e-3, largest_gradient_norm, 1e-3),
