@@ -10,6 +10,7 @@ FOLDER = Path(__file__).parent
 
 AGENTS = {
     "tuned": "MPO, tuned",
+    "no_ceiling": "MPO, tuned without the ceiling",
     "one_update": "MPO, an update a step",
     "sac": "SAC, Stable-Baselines3",
     "acme_gym": "MPO, acme_gym",
@@ -40,20 +41,23 @@ Gymnasium: jaxrl, 10 seeds on the v2 tasks. dm_control: MPO and DMPO from the sc
 repository, 10 seeds; SAC from pytorch_sac, 1 to 3 seeds.
 """
 
-_FLOOR = "min_stddev=0.01"
+_NO_CEILING = "max_stddev=0"
+_FLOOR = f"{_NO_CEILING} min_stddev=0.01"
 _ONE_UPDATE = "utd_ratio=1 policy_delay=1"
 _FAST = f"{_ONE_UPDATE} epsilon_stddev=1e-3"
 ABLATIONS = {
     "HalfCheetah-v5": {
         "tuned": "benchmark/HalfCheetah-v5/tuned",
+        _NO_CEILING: "benchmark/HalfCheetah-v5/no_ceiling",
         _FLOOR: "ablations/HalfCheetah-v5/floor_0.01",
         f"{_FLOOR} epsilon_stddev=1e-3": "ablations/HalfCheetah-v5/stddev_1e-3_floor_0.01",
         f"{_ONE_UPDATE} {_FLOOR}": "ablations/HalfCheetah-v5/one_update_floor_0.01",
-        _FAST: "ablations/HalfCheetah-v5/one_update_stddev_1e-3",
+        f"{_FAST} {_NO_CEILING}": "ablations/HalfCheetah-v5/one_update_stddev_1e-3",
         f"{_FAST} {_FLOOR}": "benchmark/HalfCheetah-v5/one_update",
     },
     "Hopper-v5": {
         "tuned": "benchmark/Hopper-v5/tuned",
+        _NO_CEILING: "benchmark/Hopper-v5/no_ceiling",
         _FLOOR: "ablations/Hopper-v5/floor_0.01",
         f"{_ONE_UPDATE} {_FLOOR}": "ablations/Hopper-v5/one_update_floor_0.01",
         f"{_ONE_UPDATE} {_FLOOR} layer_norm=false": (
@@ -65,7 +69,9 @@ ABLATIONS = {
         f"{_ONE_UPDATE} {_FLOOR} policy=tanh_normal": (
             "ablations/Hopper-v5/one_update_squashed_floor_0.01"
         ),
-        f"{_FAST} min_stddev=0.1": "ablations/Hopper-v5/one_update_stddev_1e-3_floor_0.1",
+        f"{_FAST} {_NO_CEILING} min_stddev=0.1": (
+            "ablations/Hopper-v5/one_update_stddev_1e-3_floor_0.1"
+        ),
         f"{_FAST} {_FLOOR} epsilon=0.1": (
             "ablations/Hopper-v5/one_update_stddev_1e-3_epsilon_0.1_floor_0.01"
         ),
