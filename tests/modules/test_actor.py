@@ -48,6 +48,16 @@ def test_outputs_are_fractions_of_half_the_range(min_stddev: float) -> None:
     torch.testing.assert_close(scale, HALF * (softplus + min_stddev), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("least", "most"), [(0.01, 0.6), (0.2, 0.6), (0.2, 3.0)])
+def test_between_its_limits_the_stddev_is_a_sigmoid(least: float, most: float) -> None:
+    head = GaussianHead(MIDDLE, HALF, init_stddev=0.5, min_stddev=least, max_stddev=most)
+    features = torch.randn(3, 7, 4)
+    loc, scale = head(features)
+    share = torch.sigmoid(features[..., 2:] + torch.tensor((0.5 - least) / (most - least)).logit())
+    torch.testing.assert_close(loc, MIDDLE + HALF * features[..., :2])
+    torch.testing.assert_close(scale, HALF * (least + (most - least) * share))
+
+
 @pytest.mark.parametrize("max_stddev", [None, 0.6])
 @pytest.mark.parametrize("min_stddev", [1e-6, 0.01])
 def test_the_stddev_stays_above_its_minimum(min_stddev: float, max_stddev: float | None) -> None:
