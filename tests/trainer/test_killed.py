@@ -24,7 +24,8 @@ RUN = {
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    assert killed.run(small_config(**RUN, run_dir=str(folder))) == 0
+    config = small_config(**RUN, run_dir=str(folder))
+    assert killed.run(config) == 0, killed.last_words(config)
     return killed.outcome(folder)
 
 
@@ -39,7 +40,7 @@ def test_twenty_kills_at_random_moments_leave_no_trace(uninterrupted, tmp_path):
         process.join()
         exits.append(process.exitcode)
     assert exits.count(-signal.SIGKILL) > 10  # on a fast machine the last ones come too late
-    assert killed.run(config) == 0
+    assert killed.run(config) == 0, killed.last_words(config)
     assert killed.outcome(tmp_path) == uninterrupted
 
 
@@ -57,7 +58,7 @@ def test_kills_in_the_middle_of_writing_leave_no_trace(uninterrupted, tmp_path):
     config = small_config(**RUN, run_dir=str(tmp_path))
     for death in DEATHS:
         assert killed.run(config, **death) == -signal.SIGKILL, death
-    assert killed.run(config) == 0
+    assert killed.run(config) == 0, killed.last_words(config)
     assert killed.outcome(tmp_path) == uninterrupted
 
 
@@ -65,7 +66,7 @@ def test_a_disk_that_was_full_leaves_no_trace(uninterrupted, tmp_path):
     config = small_config(**RUN, run_dir=str(tmp_path))
     assert killed.run(dataclasses.replace(config, total_timesteps=80)) == 0
     assert killed.run(config, largest_file=10_000) == 1
-    assert killed.run(config) == 0
+    assert killed.run(config) == 0, killed.last_words(config)
     assert killed.outcome(tmp_path) == uninterrupted
 
 
