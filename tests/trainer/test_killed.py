@@ -64,7 +64,8 @@ def test_kills_in_the_middle_of_writing_leave_no_trace(uninterrupted, tmp_path):
 
 def test_a_disk_that_was_full_leaves_no_trace(uninterrupted, tmp_path):
     config = small_config(**RUN, run_dir=str(tmp_path))
-    assert killed.run(dataclasses.replace(config, total_timesteps=80)) == 0
+    begun = dataclasses.replace(config, total_timesteps=80)
+    assert killed.run(begun) == 0, killed.last_words(begun)
     assert killed.run(config, largest_file=10_000) == 1
     assert killed.run(config) == 0, killed.last_words(config)
     assert killed.outcome(tmp_path) == uninterrupted
