@@ -159,7 +159,7 @@ def train(config: RayConfig) -> dict[str, Any]:
     draw_learning_curve(run_dir / "learning_curve.png", table, f"MPO on {config.env}")
     table.shutdown()
     collector.shutdown()
-    evaluation_env.close()
+    evaluation_env.close(raise_if_closed=False)  # a finished run opened none
     return metrics
 
 

@@ -140,7 +140,7 @@ def train(config: OfflineConfig) -> dict[str, Any]:
     )
     draw_learning_curve(run_dir / "learning_curve.png", table, f"Offline MPO on {config.dataset}")
     table.shutdown()
-    evaluation_env.close()
+    evaluation_env.close(raise_if_closed=False)  # a finished run opened none
     return metrics
 
 

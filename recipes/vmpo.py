@@ -137,12 +137,12 @@ def train(config: VMPOConfig) -> dict[str, Any]:
 
     # Results
     # Diagnostics are those of the last update: since then the policy is its own reference.
-    last = {} if losses is None else {key: losses[key].item() for key in losses.keys()}
+    last = {key: value for key, value in table.rows[-1].items() if key in loss.out_keys}
     metrics = report.finish(last)
     draw_learning_curve(run_dir / "learning_curve.png", table, f"V-MPO on {config.env}")
     table.shutdown()
     collector.shutdown()
-    evaluation_env.close()
+    evaluation_env.close(raise_if_closed=False)  # a finished run opened none
     return metrics
 
 

@@ -327,7 +327,7 @@ class MPOTrainer(Trainer):
         """Close the environments; the policy can still be used and saved."""
         self.collector.shutdown()
         if "evaluation_env" in self.__dict__:
-            self.evaluation_env.close()
+            self.evaluation_env.close(raise_if_closed=False)  # made, perhaps never opened
 
     @property
     def _counters_and_randomness(self) -> dict[str, Any]:

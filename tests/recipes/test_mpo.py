@@ -16,7 +16,7 @@ import torch
 
 from mpo_torchrl.trainer import MPOTrainer
 from recipes import mpo
-from tests.trainer.small import SETTINGS, small_config
+from tests.trainer.small import SETTINGS, same_figures, small_config
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "mpo.py"
 SHORT = [f"{name}={value}" for name, value in SETTINGS.items()]
@@ -114,6 +114,11 @@ def test_recipe_and_trainer_agree_bitwise_on_other_settings_too(settings, tmp_pa
     trainer.train()
     for name, value in trainer.loss_module.state_dict().items():
         assert not torch.is_tensor(value) or torch.equal(value, recipe[name]), name
+
+
+def test_a_finished_run_ends_again_with_the_same_figures(tmp_path):
+    config = small_config(run_dir=str(tmp_path))
+    assert same_figures(mpo.train(config), mpo.train(config))
 
 
 def test_a_wrong_setting_ends_in_one_sentence(tmp_path):

@@ -22,7 +22,7 @@ from mpo_torchrl.trainer.ray_collection import (
 )
 from mpo_torchrl.trainer.settings import SettingError
 from recipes import mpo_ray
-from tests.trainer.small import SETTINGS
+from tests.trainer.small import SETTINGS, same_figures
 
 
 def small_config(**settings) -> RayConfig:
@@ -152,6 +152,10 @@ def test_training_goes_on_to_its_end_when_a_collector_is_killed(run):
 def test_the_checkpoint_is_loaded_as_that_of_any_run(run):
     trainer = MPOTrainer.load(run.folder / "checkpoint.zip")
     assert (trainer.collected_frames, trainer.config.n_step) == (300, 3)
+
+
+def test_a_finished_run_ends_again_with_the_same_figures(run):
+    assert same_figures(mpo_ray.train(run.config), run.metrics)
 
 
 def test_more_collectors_than_cpus_are_refused(cluster):

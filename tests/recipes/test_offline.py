@@ -25,6 +25,7 @@ from mpo_torchrl.trainer.evaluation import load_policy
 from recipes import mpo, offline, record
 from tests.trainer.data_sets import record_random
 from tests.trainer.small import SETTINGS as OF_MPO
+from tests.trainer.small import same_figures
 
 NAME = "pendulum/random-v0"
 SETTINGS = {
@@ -81,6 +82,11 @@ def test_a_run_that_goes_on_equals_one_that_was_never_interrupted(settings, fold
     with pytest.raises(SettingError, match=r"other settings \(dataset=.*not pendulum/other-v0\)"):
         record_random("pendulum/other-v0")
         train(folder / "parts", dataset="pendulum/other-v0", **settings)
+
+
+def test_a_finished_run_ends_again_with_the_same_figures(folder) -> None:
+    record_random(NAME)
+    assert same_figures(train(folder / "run"), train(folder / "run"))
 
 
 def test_its_checkpoint_is_evaluated_without_the_recipe(folder) -> None:

@@ -14,6 +14,7 @@ import torch
 from mpo_torchrl.trainer import SettingError, VMPOConfig, evaluate, make_evaluation_env
 from mpo_torchrl.trainer.evaluation import load_policy
 from recipes import vmpo
+from tests.trainer.small import same_figures
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "vmpo.py"
 SETTINGS = {
@@ -89,6 +90,12 @@ def test_a_run_that_goes_on_equals_one_that_was_never_interrupted(tmp_path):
     parts = train(run_dir=str(tmp_path / "parts"), checkpoint_every=32)
     assert parts["env_steps"] == whole["env_steps"] == 64
     assert parts["state_sha256"] == whole["state_sha256"]
+
+
+def test_a_finished_run_ends_again_with_the_same_figures(tmp_path):
+    first = train(run_dir=str(tmp_path))
+    assert "kl_policy" in first
+    assert same_figures(train(run_dir=str(tmp_path)), first)
 
 
 def test_every_parameter_is_trained(tmp_path, monkeypatch):
