@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,10 +20,10 @@ class LagrangeMultiplier(nn.Module):
     .. math:: \alpha = \mathrm{softplus}(\max(x, -18)) + 10^{-8}
         \qquad\text{or}\qquad \alpha = e^{\max(x, -18)}
 
-    ``x`` is the parameter ``raw``. The floor cuts the value, not the gradient: a
-    multiplier that hit the floor can rise again, as with Acme, which clips the parameter
-    itself. The form with softplus is Acme's, of `Hoffman et al. (2020)
-    <https://arxiv.org/abs/2006.00979>`_.
+    ``x`` is the parameter ``raw``. Below the floor only a gradient that lifts it passes: a
+    multiplier rises again as soon as it should, and does not sink where it would have to come
+    back from. Acme clips the parameter itself after each step to that end. The form with softplus
+    is Acme's, of `Hoffman et al. (2020) <https://arxiv.org/abs/2006.00979>`_.
 
     Args:
         init (float): the value at the start, positive, unit of the multiplier.
@@ -64,9 +64,7 @@ class LagrangeMultiplier(nn.Module):
 
     def forward(self) -> Tensor:
         """The multiplier, positive, in the shape given at construction."""
-        with torch.no_grad():  # the floor lets the gradient pass
-            lift = self.raw.clamp(min=_FLOOR) - self.raw
-        raw = self.raw + lift
+        raw: Tensor = _Floor.apply(self.raw)
         if self.parametrization == "exp":
             return raw.exp()
         # The default threshold of 20 would cost 2e-9 of the gradient.
@@ -95,3 +93,22 @@ class LagrangeMultiplier(nn.Module):
     def extra_repr(self) -> str:
         """What ``print`` shows."""
         return f"init={self.init}, parametrization={self.parametrization!r}"
+
+
+class _Floor(torch.autograd.Function):
+    """No value below the floor; below it, no gradient whose step leads further down."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(raw: Tensor) -> Tensor:
+        return raw.clamp(min=_FLOOR)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (raw,) = ctx.saved_tensors
+        return torch.where(raw < _FLOOR, gradient.clamp(max=0.0), gradient)

@@ -28,6 +28,17 @@ def test_a_multiplier_at_the_floor_can_rise_again(parametrization) -> None:
     assert multiplier.raw.grad < 0
 
 
+@FORMS
+def test_a_multiplier_does_not_sink_below_the_floor(parametrization) -> None:
+    multiplier = LagrangeMultiplier(1e-7, shape=(2,), parametrization=parametrization)
+    optimizer = torch.optim.Adam(multiplier.parameters(), lr=0.05)
+    for _ in range(1000):
+        optimizer.zero_grad()
+        multiplier().sum().backward()  # as where a bound is never reached
+        optimizer.step()
+    assert (multiplier.raw > -18.5).all()
+
+
 @pytest.mark.parametrize("raw", [-10.0, 0.0, 3.0, 25.0, 1000.0])
 def test_value_and_slope_are_those_of_softplus(raw) -> None:
     multiplier = LagrangeMultiplier(1.0).double()
