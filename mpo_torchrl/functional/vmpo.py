@@ -180,9 +180,13 @@ def _scale(
     if mask is not None:
         require_same_shape(advantage=advantage, mask=mask)
         restarting = torch.where(mask, restarting, torch.zeros_like(restarting))
-        # At a value that is no new highest.
-        scaled = torch.where(mask, scaled, torch.where(mask, scaled, torch.inf).min().detach())
-        scaled = scaled.clamp(max=torch.finfo(scaled.dtype).max)
+    if mask is not None or restarting_weight is not None:
+        # What does not count is put at the least of what does: it must not be the highest, beside
+        # which all others would vanish.
+        counts = restarting != 0
+        least = torch.where(counts, scaled.detach(), torch.inf).min()
+        least = torch.where(least.isinf(), torch.zeros_like(least), least)  # none counts
+        scaled = torch.where(counts, scaled, least)
     highest = scaled.max()
     kept = restarting
     if top_k_fraction < 1:

@@ -52,6 +52,28 @@ def test_masked_steps_are_as_if_they_were_not_there(top_k_fraction: float, shift
     )
 
 
+@pytest.mark.parametrize("shift", [0.0, -30.0, -1000.0, 1000.0])
+def test_a_restarting_step_has_no_say_however_bad_the_others_are(shift: float) -> None:
+    advantage = advantages(9) + shift
+    restarting = (torch.arange(9) % 3 != 0).double()
+    kept = advantage[restarting.bool()]
+    weight = vmpo_weights(advantage, 1.0, 0.5, restarting)
+    torch.testing.assert_close(weight[restarting.bool()], vmpo_weights(kept, 1.0, 0.75))
+    temperature = torch.ones(2, dtype=torch.float64, requires_grad=True)
+    found = vmpo_temperature_loss(advantage, temperature[0], 0.1, 0.5, restarting)
+    expected = vmpo_temperature_loss(kept, temperature[1], 0.1, 0.75)
+    torch.testing.assert_close(found, expected)
+    (found + expected).backward()
+    torch.testing.assert_close(temperature.grad[0], temperature.grad[1])
+
+
+def test_if_every_step_restarts_the_temperature_pays_its_bound() -> None:
+    temperature = torch.tensor(2.0, requires_grad=True)
+    loss = vmpo_temperature_loss(torch.randn(4), temperature, 0.1, 0.5, torch.zeros(4))
+    loss.backward()
+    assert (loss.item(), temperature.grad.item()) == (pytest.approx(0.2), pytest.approx(0.1))
+
+
 def test_a_mask_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match="must have one shape"):
         vmpo_weights(torch.zeros(4), 1.0, mask=torch.ones(3, dtype=torch.bool))
