@@ -95,6 +95,11 @@ def join_heads(actions: Iterable[Tensor], indices: Iterable[bool]) -> Tensor:
     return torch.cat([column.to(dtype) for column in columns], -1)
 
 
+def per_state(values: Tensor, batch_dims: int) -> Tensor:
+    """Sums what a distribution without event dimensions returns for each action dimension."""
+    return values.flatten(batch_dims).sum(-1) if values.ndim > batch_dims else values
+
+
 def action_shape(dist: d.Distribution) -> torch.Size:
     """The shape of one action in each state of the batch."""
     shape = dist.batch_shape + dist.event_shape

@@ -12,6 +12,7 @@ from torchrl.objectives.utils import distance_loss
 from torchrl.objectives.value import ValueEstimatorBase
 
 from mpo_torchrl.critic.base import Critic
+from mpo_torchrl.critic.retrace import RetraceEstimator
 from mpo_torchrl.critic.scalar import LossFunction, ScalarCritic
 
 
@@ -78,6 +79,14 @@ class MultiObjectiveCritic(ScalarCritic):
     def td_error(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Largest absolute error of the ensemble and the objectives: ``[*B]``."""
         return super().td_error(prediction, target).amax(-1)
+
+    def require_estimator(self, estimator: ValueEstimatorBase) -> None:
+        """Raises ``ValueError`` if it is Retrace."""
+        if isinstance(estimator, RetraceEstimator):
+            raise ValueError(
+                "Retrace estimates the return of one reward, a MultiObjectiveCritic has "
+                f"{self.num_objectives}; take TD(0), TD(1) or TD(lambda)."
+            )
 
     def target(
         self, tensordict: TensorDictBase, prediction: Tensor, estimator: ValueEstimatorBase

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchrl.objectives.utils import register_value_estimator
 from torchrl.objectives.value import ValueEstimatorBase
 
+from mpo_torchrl.distributions import per_state
 from mpo_torchrl.functional import retrace_return
 
 RETRACE = "retrace"
@@ -19,6 +20,9 @@ RETRACE = "retrace"
 @register_value_estimator(RETRACE, default_kwargs={"gamma": 0.99, "lmbda": 0.95})
 class RetraceEstimator(ValueEstimatorBase):
     r"""Off-policy returns over sequences ``[*B, T]``, cut where the behaviour left the policy.
+
+    Time is the last dimension of the batch, or the one that is named ``"time"``; agents
+    ``[*B, T, n]`` have returns of their own.
 
     .. math:: G_t = r_t + \gamma (1 - d_t) \big(V_{t+1} + c_{t+1} (G_{t+1} - Q_{t+1})\big), \qquad
         c_t = \lambda \min\Big(1, \frac{\pi(a_t \mid s_t)}{\mu(a_t \mid s_t)}\Big)
@@ -68,6 +72,7 @@ class RetraceEstimator(ValueEstimatorBase):
             state_action_value: the value of the action taken, ``[*B, T, 1]``.
             policy_log_prob: its log-probability under the policy, ``[*B, T]``.
             sample_log_prob: its log-probability when it was taken, ``[*B, T]``.
+            steps_to_next_obs: what batches of several steps a transition hold; they are refused.
         """
 
         value: NestedKey = "state_value"
@@ -78,6 +83,7 @@ class RetraceEstimator(ValueEstimatorBase):
         state_action_value: NestedKey = "state_action_value"
         policy_log_prob: NestedKey = "policy_log_prob"
         sample_log_prob: NestedKey = "action_log_prob"
+        steps_to_next_obs: NestedKey = "steps_to_next_obs"
 
     default_keys = _AcceptedKeys
     tensor_keys: _AcceptedKeys
@@ -123,24 +129,43 @@ class RetraceEstimator(ValueEstimatorBase):
             **kwargs: what other estimators take; not used.
 
         Raises:
-            ValueError: if there is no ``next_value``.
+            ValueError: if there is no ``next_value``, a flag has another shape than the reward,
+                or a transition is of several steps.
         """
         if next_value is None:
             raise ValueError("RetraceEstimator needs next_value, the value of the next states.")
         keys = self.tensor_keys
+        if tensordict.get(keys.steps_to_next_obs, None) is not None:
+            raise ValueError(
+                "Retrace reads one step a transition, and by "
+                f"{keys.steps_to_next_obs!r} the batch has several; take TD(0), or n_steps=1."
+            )
         following = tensordict.get("next")
-        done = following.get(keys.done)
+        reward, done = following.get(keys.reward), following.get(keys.done)
         terminated = following.get(keys.terminated, done)
-        discount = self.gamma * (~terminated).to(next_value.dtype)
-        log_ratio = tensordict.get(keys.policy_log_prob) - tensordict.get(keys.sample_log_prob)
+        for key, flag in ((keys.done, done), (keys.terminated, terminated)):
+            if flag.shape != reward.shape:
+                raise ValueError(
+                    f"the flag under {('next', key)!r} must be of the shape of the reward, "
+                    f"{list(reward.shape)}, got {list(flag.shape)}."
+                )
+        # A batch may count the last dimension of its entries as its own.
+        time = min(self._get_time_dim(None, tensordict), reward.ndim - 2)
+
+        def in_time(entry: Tensor) -> Tensor:
+            return per_state(entry, reward.ndim - 1).movedim(time, -1)
+
+        log_ratio = in_time(tensordict.get(keys.policy_log_prob))
+        log_ratio = log_ratio - in_time(tensordict.get(keys.sample_log_prob))
         trace = self.lmbda * log_ratio.clamp(max=0.0).exp()
         # What follows an end belongs to another episode: the value stands in for it.
-        trace = trace[..., 1:] * (~done[..., :-1, 0]).to(trace.dtype)
+        live = (~in_time(done.squeeze(-1))).to(trace.dtype)
+        discount = self.gamma * (~terminated.squeeze(-1)).to(next_value.dtype)
         returns = retrace_return(
-            following.get(keys.reward).squeeze(-1),
-            discount.squeeze(-1),
-            next_value.squeeze(-1),
-            tensordict.get(keys.state_action_value)[..., 1:, 0],
-            trace,
+            in_time(reward.squeeze(-1)),
+            in_time(discount),
+            in_time(next_value.squeeze(-1)),
+            in_time(tensordict.get(keys.state_action_value).squeeze(-1))[..., 1:],
+            trace[..., 1:] * live[..., :-1],
         )
-        return returns.unsqueeze(-1)
+        return returns.movedim(-1, time).unsqueeze(-1)

@@ -7,7 +7,7 @@ from tensordict.nn import ProbabilisticTensorDictSequential
 from torch import Tensor
 from torch import distributions as d
 
-from mpo_torchrl.distributions import GaussianBase
+from mpo_torchrl.distributions import GaussianBase, per_state
 from mpo_torchrl.memory import Memory, split
 from mpo_torchrl.stateless import ParameterSets, StatelessNetwork
 
@@ -70,9 +70,9 @@ class Policy:
         return self._distribution(states, params)
 
     def log_prob(self, states: TensorDictBase, action: Tensor, params: ParameterSets) -> Tensor:
-        """Log-probability ``[*B]`` of an action in each state."""
+        """Log-probability ``[*B]`` of an action in each state, ``[*B, A]``."""
         policy, _ = self._distribution(self._recall(states, params), params)
-        return policy.log_prob(action)
+        return per_state(policy.log_prob(action), action.ndim - 1)
 
     def _distribution(
         self, states: TensorDictBase, params: ParameterSets

@@ -7,8 +7,9 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch import distributions as d
 
+from mpo_torchrl.distributions import per_state
 from mpo_torchrl.dual import KLMultiplier
-from mpo_torchrl.m_step.fit import Fit, per_state
+from mpo_torchrl.m_step.fit import Fit
 
 
 class DistributionMStep(nn.Module):

@@ -49,11 +49,6 @@ def per_constraint(name: str, multiplier: KLMultiplier, kl: Tensor) -> Tensor:
     return kl
 
 
-def per_state(values: Tensor, batch_dims: int) -> Tensor:
-    """Sums what a distribution without event dimensions returns for each action dimension."""
-    return values.flatten(batch_dims).sum(-1) if values.ndim > batch_dims else values
-
-
 def gaussian_readings(scale: Tensor) -> dict[str, Tensor]:
     """Entropy in nats and mean stddev of a Gaussian, ``[*B]`` each, from stddevs ``[*B, A]``."""
     scale = scale.detach()

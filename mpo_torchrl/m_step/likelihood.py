@@ -10,10 +10,15 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch import distributions as d
 
-from mpo_torchrl.distributions import GaussianBase, categorical_logits, gaussian_base
+from mpo_torchrl.distributions import (
+    GaussianBase,
+    categorical_logits,
+    gaussian_base,
+    per_state,
+)
 from mpo_torchrl.dual import KLMultiplier
 from mpo_torchrl.functional import categorical_kl, categorical_nll, decoupled_gaussian_kl
-from mpo_torchrl.m_step.fit import Fit, gaussian_readings, per_constraint, per_state
+from mpo_torchrl.m_step.fit import Fit, gaussian_readings, per_constraint
 
 
 class LikelihoodMStep(nn.Module):
@@ -105,8 +110,10 @@ class LikelihoodMStep(nn.Module):
         if logits is None or logits_ref is None:
             kl = _kl(reference, policy, action, log_prob)
             return {"policy": kl}, {"entropy": -log_prob.detach()}
+        kl = categorical_kl(logits_ref, logits)
         entropy = categorical_nll(logits.detach().softmax(-1), logits.detach())
-        return {"policy": categorical_kl(logits_ref, logits)}, {"entropy": entropy}
+        batch_dims = log_prob.ndim
+        return {"policy": per_state(kl, batch_dims)}, {"entropy": per_state(entropy, batch_dims)}
 
 
 def _require_gaussian(policy: d.Distribution) -> GaussianBase:

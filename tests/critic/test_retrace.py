@@ -6,6 +6,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 from torch import Tensor
+from torchrl.modules import IndependentNormal, ProbabilisticActor
 from torchrl.objectives import ValueEstimators
 
 from mpo_torchrl import DiscreteMPOLoss, MPOLoss
@@ -98,6 +99,75 @@ def test_nothing_after_the_end_of_an_episode_has_a_say() -> None:
     after = targets(loss, batch)
     torch.testing.assert_close(before[:, :3], after[:, :3])
     assert (after[:, 3:] > before[:, 3:] + 50).all()
+
+
+def make_steps(*shape: int, names: list | None = None, agents: int = 0) -> TensorDict:
+    """What the estimator itself reads, of each agent if there are some."""
+    entries = (*shape, agents) if agents else shape
+    return TensorDict(
+        action_log_prob=torch.randn(entries),
+        policy_log_prob=torch.randn(entries),
+        state_action_value=torch.randn(*entries, 1),
+        next=TensorDict(
+            reward=torch.randn(*entries, 1),
+            done=torch.rand(*entries, 1) < 0.2,
+            terminated=torch.rand(*entries, 1) < 0.1,
+            batch_size=shape,
+        ),
+        batch_size=shape,
+        names=names,
+    )
+
+
+def test_agents_have_returns_of_their_own() -> None:
+    estimator, value = RetraceEstimator(GAMMA, LAMBDA), torch.randn(2, 5, 3, 1)
+    steps = make_steps(2, 5, agents=3)
+    together = estimator.value_estimate(steps, next_value=value)
+    for agent in range(3):
+        own = steps.apply(lambda entry, agent=agent: entry[:, :, agent])
+        alone = estimator.value_estimate(own, next_value=value[:, :, agent])
+        torch.testing.assert_close(together[:, :, agent], alone)
+
+
+def test_time_is_the_dimension_of_that_name() -> None:
+    estimator, value = RetraceEstimator(GAMMA, LAMBDA), torch.randn(5, 2, 1)
+    steps = make_steps(5, 2, names=["time", None])
+    found = estimator.value_estimate(steps, next_value=value)
+    swapped = estimator.value_estimate(steps.transpose(0, 1), next_value=value.transpose(0, 1))
+    torch.testing.assert_close(found, swapped.transpose(0, 1))
+
+
+@pytest.mark.parametrize("flag", ["done", "terminated"])
+def test_flags_of_another_shape_are_refused(flag: str) -> None:
+    steps = make_steps(4, 4)
+    steps["next", flag] = steps["next", flag].squeeze(-1)
+    with pytest.raises(ValueError, match=rf"'{flag}'\) must be of the shape .*\[4, 4, 1\], got"):
+        RetraceEstimator(GAMMA).value_estimate(steps, next_value=torch.zeros(4, 4, 1))
+
+
+def test_transitions_of_several_steps_are_refused() -> None:
+    batch = make_sequences(2, 3)
+    batch["steps_to_next_obs"] = torch.full((2, 3, 1), 3)
+    with pytest.raises(ValueError, match="by 'steps_to_next_obs' the batch has several"):
+        make_loss()(batch)
+
+
+def test_a_policy_without_event_dimensions_has_one_ratio_a_step() -> None:
+    def loss_of(distribution: type) -> MPOLoss:
+        torch.manual_seed(0)
+        actor = ProbabilisticActor(
+            make_actor()[0], in_keys=["loc", "scale"], spec=SPEC, distribution_class=distribution
+        )
+        loss = move_policy(MPOLoss(actor, make_critic()))
+        return loss.make_value_estimator("retrace", gamma=GAMMA, lmbda=LAMBDA)
+
+    batch = make_sequences(2, 4)
+    per_dimension, joint = loss_of(torch.distributions.Normal), loss_of(IndependentNormal)
+    torch.manual_seed(1)
+    expected = targets(joint, batch)
+    batch["action_log_prob"] = torch.stack([batch["action_log_prob"], torch.zeros(2, 4)], -1)
+    torch.manual_seed(1)
+    torch.testing.assert_close(targets(per_dimension, batch), expected)
 
 
 def test_the_log_probability_is_asked_for_under_its_key() -> None:
