@@ -143,8 +143,9 @@ def remember(batch: TensorDictBase, keys: Sequence[NestedKey], done: NestedKey) 
         done (NestedKey): the key of the ends under ``"next"``.
     """
     batch, following = batch.copy(), batch.get("next").copy()
-    ends = following.get(done)
-    is_init = batch.get(IS_INIT).clone()
+    ends, is_init = following.get(done).clone(), batch.get(IS_INIT).clone()
+    # An episode that begins has ended another, whether the batch has both flags or one.
+    ends[..., :-1, :] |= is_init[..., 1:, :]
     is_init[..., 1:, :] |= ends[..., :-1, :]
     batch.set(IS_INIT, is_init)
     following.set(BEFORE, batch.select(*keys, IS_INIT, BURNT_IN, strict=False))

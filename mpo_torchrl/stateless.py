@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from copy import copy
+from numbers import Number
 from typing import Any, cast
 
 import torch
@@ -152,11 +153,12 @@ class StatelessNetwork:
     def _run(self, params: Parameters, inputs: tuple[Tensor, ...]) -> Any:
         output: Any = inputs
         fresh = False  # whether the tensor at hand is ours to overwrite
-        for layer in self._layers:
+        for i, layer in enumerate(self._layers):
             if fresh and layer.kind in _IN_PLACE:
                 output = _IN_PLACE[layer.kind](layer.module, output)
                 continue
-            output = layer(params, output if isinstance(output, tuple) else (output,))
+            # Of several inputs each is an argument; a tuple that a layer returns is one.
+            output = layer(params, output if i == 0 else (output,))
             fresh = layer.kind is nn.Linear and not torch.is_grad_enabled()
         return output
 
@@ -173,7 +175,8 @@ def _is_row_by_row(layer: nn.Module) -> bool:
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+    forward = module._forward_hooks or module._forward_pre_hooks
+    return bool(forward or module._backward_hooks or module._backward_pre_hooks)
 
 
 class _Layer:
@@ -211,7 +214,9 @@ class _Layer:
         shell: Any = self._shell
         for name, value in own.items():
             (shell._buffers if name in shell._buffers else shell._parameters)[name] = value
-        shell.training = self.module.training
+        for name, value in vars(self.module).items():  # whatever was changed since
+            if name not in ("_parameters", "_buffers"):
+                vars(shell)[name] = value
         return shell(*inputs)
 
 
@@ -243,10 +248,16 @@ _IN_PLACE = {
 }
 
 
+def _is_chain(module: nn.Module) -> bool:
+    # Only a class that says so itself: one derived from it may have a forward of its own.
+    if type(module) is MLP:
+        return isinstance(module.out_features, Number)  # of several it makes another shape
+    return type(module) is nn.Sequential or "is_chain" in vars(type(module))
+
+
 def _chain(module: nn.Module, prefix: str) -> Iterator[tuple[nn.Module, str]]:
     """The layers in the order of their calls, with the prefix of their parameters' names."""
-    # Only a class that says so itself: one derived from it may have a forward of its own.
-    if type(module) in (nn.Sequential, MLP) or "is_chain" in vars(type(module)):
+    if _is_chain(module):
         for name, child in module._modules.items():  # a layer may occur twice
             if child is not None:
                 yield from _chain(child, f"{prefix}{name}.")

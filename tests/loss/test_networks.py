@@ -62,6 +62,20 @@ class Normalised(nn.Module):
         return features - self.mean
 
 
+class Halves(nn.Module):
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = features.chunk(2, -1)
+        return first, second
+
+
+class SumOfHalves(nn.Module):
+    """Takes one argument, a pair."""
+
+    def forward(self, halves: tuple[Tensor, Tensor]) -> Tensor:
+        first, second = halves
+        return first + second.tanh()
+
+
 def repeated_activation(size: int, out: int) -> nn.Module:
     tanh = nn.Tanh()
     return Chain(Join(), nn.Linear(size, 8), tanh, nn.Linear(8, 8), tanh, nn.Linear(8, out))
@@ -114,6 +128,15 @@ NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
         Join(), nn.utils.spectral_norm(nn.Linear(size, 8)), nn.Tanh(), nn.Linear(8, out)
     ),
     "no layer": lambda size, out: Chain(Join(), nn.Linear(size, out)),
+    "a pair between layers": lambda size, out: Chain(
+        Join(), nn.Linear(size, 8), Halves(), SumOfHalves(), nn.Linear(4, out)
+    ),
+    "outputs in rows": lambda size, out: Chain(
+        Join(),
+        MLP(in_features=size, out_features=[2, 4], num_cells=[8]),
+        nn.Flatten(-2),
+        nn.Linear(8, out),
+    ),  # fmt: skip
 }
 EVERY_NETWORK = pytest.mark.parametrize("kind", NETWORKS)
 
@@ -281,6 +304,37 @@ def test_hooks_put_on_a_network_later_are_called(network: str) -> None:
             module.register_forward_hook(lambda *_: calls.append(None))
     torch.testing.assert_close(total(seeded(loss, batch)), before)
     assert calls
+
+
+def test_hooks_on_gradients_are_called() -> None:
+    loss = loss_of_kind("MLP", hooked=False)
+    calls: list[object] = []
+    for module in loss.qvalue_network.modules():
+        if isinstance(module, nn.Linear):
+            module.register_full_backward_hook(lambda *_: calls.append(None))
+    total(loss(make_batch(4))).backward()
+    assert calls
+
+
+def test_a_number_changed_on_a_layer_is_the_one_used() -> None:
+    class Shifted(nn.Linear):
+        shift = 0.0
+
+        def forward(self, features: Tensor) -> Tensor:
+            return super().forward(features) + self.shift
+
+    def loss_with(shift: float) -> MPOLoss:
+        torch.manual_seed(0)
+        body = Shifted(O, 2 * A)
+        loss = loss_of(Chain(Join(), nn.Linear(O + A, 1)), body, hooked=False)
+        body.shift = shift
+        return loss
+
+    loss, expected = loss_with(0.5), loss_with(0.5)
+    assert_same(loss, expected)
+    loss.actor_network[0].module[0].shift = 0.0
+    batch = make_batch(4)
+    assert seeded(loss, batch)["entropy"] != seeded(expected, batch)["entropy"]
 
 
 class Centred(nn.Module):

@@ -220,6 +220,14 @@ def test_an_episode_that_nobody_said_began_begins_all_the_same():
     torch.testing.assert_close(seeded(loss, batch)["loss_qvalue"], expected["loss_qvalue"])
 
 
+def test_an_episode_that_nobody_said_ended_ends_where_the_next_begins():
+    loss, batch = make_loss(), make_sequences(20, 8)
+    batch["next", "terminated"][:] = False
+    expected = seeded(loss, batch.copy())
+    batch["next", "done"] = torch.zeros_like(batch["next", "done"])
+    torch.testing.assert_close(seeded(loss, batch)["loss_qvalue"], expected["loss_qvalue"])
+
+
 # -- burning in ---------------------------------------------------------------------------
 
 
