@@ -74,6 +74,17 @@ class Critic(nn.Module, ABC):
                     "a critic's network must be a TensorDict module such as torchrl's "
                     f"ValueOperator, got {type(member).__name__}."
                 )
+        if len({id(member) for member in networks}) < len(networks):
+            raise ValueError(
+                "a list of critics holds the same network more than once; for several of one kind "
+                "give the network alone and num_qvalue_nets."
+            )
+        for member in networks[1:]:
+            if _structure(member) != _structure(networks[0]):
+                raise ValueError(
+                    "the critics of a list must be built alike, since one network computes them "
+                    "all with the parameters of each; these differ in their keys or layers."
+                )
         self.networks = nn.ModuleList(networks)
         self.ensemble = Ensemble(networks[0])
         self.num_outputs = num_outputs
@@ -190,3 +201,13 @@ class Critic(nn.Module, ABC):
 
     def require_estimator(self, estimator: ValueEstimatorBase) -> None:
         """Raises ``ValueError`` if :meth:`target` cannot be made with this estimator."""
+
+
+def _structure(network: Any) -> tuple[Any, ...]:
+    """What networks have in common that differ only in the numbers of their parameters."""
+    shapes = {
+        name: None if nn.parameter.is_lazy(parameter) else parameter.shape
+        for name, parameter in network.named_parameters()
+    }
+    layers = [type(module) for module in network.modules()]
+    return list(network.in_keys), list(network.out_keys), layers, shapes

@@ -50,6 +50,12 @@ class ObjectiveTemperatures(nn.ModuleDict):
     ) -> None:
         if not epsilon:
             raise ValueError("epsilon must name at least one objective, got none.")
+        taken = [name for name in epsilon if "." in name or hasattr(nn.ModuleDict(), name)]
+        if taken:
+            raise ValueError(
+                f"an objective cannot be called {taken[0]!r}, which holds a dot or is an attribute "
+                "of torch's ModuleDict; choose another name."
+            )
         super().__init__(
             {
                 name: Temperature(

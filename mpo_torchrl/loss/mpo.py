@@ -218,6 +218,12 @@ class MPOLoss(ImprovementLoss):
         checks.require_choice("e_step_critic", e_step_critic, ("online", "target", "next"))
         checks.require_scoring_dtype(scoring_dtype)
         checks.require_at_least_one("num_bootstrap_samples", num_bootstrap_samples)
+        if e_step is not None and temperature is not None:
+            raise ValueError(
+                f"{type(e_step).__name__} has a temperature of its own; give it this one, "
+                f"e_step={type(e_step).__name__}({type(temperature).__name__}(...), ...), or pass "
+                "no e_step."
+            )
         critic = qvalue_network
         if not isinstance(critic, Critic):
             critic = ScalarCritic(qvalue_network, loss_function=loss_function)

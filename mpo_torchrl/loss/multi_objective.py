@@ -99,6 +99,16 @@ class MultiObjectiveMPOLoss(MPOLoss):
         loss_function: LossFunction = "l2",
         **kwargs: Any,
     ) -> None:
+        if not isinstance(epsilon, Mapping):
+            raise TypeError(
+                "epsilon must be a mapping of each objective's name to its bound, such as "
+                f"{{'speed': 0.1, 'energy': 0.01}}, got {epsilon!r}."
+            )
+        if kwargs.get("temperature") is not None:
+            raise ValueError(
+                "several objectives have a temperature each, learned from init_temperature; "
+                "leave temperature out."
+            )
         critic = qvalue_network
         if not isinstance(critic, MultiObjectiveCritic):
             critic = MultiObjectiveCritic(critic, len(epsilon), loss_function=loss_function)

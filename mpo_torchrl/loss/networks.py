@@ -10,6 +10,7 @@ import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase, unravel_key
 from tensordict.nn import ProbabilisticTensorDictModule, TensorDictParams
 from torch import nn
+from torchrl.modules import Delta, TanhDelta
 
 
 def next_key(key: NestedKey) -> NestedKey:
@@ -28,6 +29,12 @@ def sampling_module(actor_network: nn.Module) -> ProbabilisticTensorDictModule:
         raise TypeError(
             "actor_network must be a stochastic policy with get_dist, such as torchrl's "
             f"ProbabilisticActor, got {type(actor_network).__name__}."
+        )
+    kind = found[-1].distribution_class
+    if kind in (Delta, TanhDelta):
+        raise TypeError(
+            "actor_network must be a stochastic policy: its actions are weighed against each "
+            f"other, and {kind.__name__} has one; take TanhNormal or IndependentNormal."
         )
     return found[-1]
 
@@ -55,7 +62,8 @@ def count_critics(num_networks: int, num_qvalue_nets: int | None) -> int:
     """
     if num_qvalue_nets is None:
         return num_networks if num_networks > 1 else 2
-    if num_qvalue_nets < 1 or num_networks not in (1, num_qvalue_nets):
+    whole = isinstance(num_qvalue_nets, int)
+    if not whole or num_qvalue_nets < 1 or num_networks not in (1, num_qvalue_nets):
         raise ValueError(
             f"num_qvalue_nets={num_qvalue_nets} does not fit the {num_networks} critic(s) given; "
             "give one network, or a list of as many as num_qvalue_nets, which is at least 1."
@@ -89,6 +97,7 @@ def keep_inner_batches(network: nn.Module, *stacked: TensorDictParams) -> None:
                 inner.batch_size = torch.Size([*params.batch_size, *module.batch_size])
 
 
+@torch.enable_grad()  # an expansion made without would cut the parameter off for good
 def tie_parameters(
     params: TensorDictParams, owner: TensorDictParams, shared: Mapping[NestedKey, NestedKey]
 ) -> None:

@@ -17,9 +17,19 @@ from tensordict.nn import (
 from torch import distributions as d
 from torch import nn
 from torchrl.data import Bounded, Categorical, Composite, MultiCategorical, OneHot, Unbounded
-from torchrl.modules import MLP, Actor, OneHotCategorical, ProbabilisticActor, ValueOperator
+from torchrl.modules import (
+    MLP,
+    Actor,
+    Delta,
+    OneHotCategorical,
+    ProbabilisticActor,
+    TanhDelta,
+    ValueOperator,
+)
 
 from mpo_torchrl import MPOLoss
+from mpo_torchrl.dual import ExactTemperature, Temperature
+from mpo_torchrl.e_step import SampledEStep
 from tests.loss.builders import (
     SPEC,
     A,
@@ -90,12 +100,48 @@ def test_a_number_of_critics_that_does_not_fit_is_refused(given: int, asked: int
         loss_with(critics, num_qvalue_nets=asked)
 
 
+def test_a_number_of_critics_is_whole() -> None:
+    with pytest.raises(ValueError, match="num_qvalue_nets=2.5 does not fit the 1 critic"):
+        loss_with(make_critic(), num_qvalue_nets=2.5)
+
+
+def test_the_same_critic_twice_is_refused() -> None:
+    critic = make_critic()
+    with pytest.raises(ValueError, match="the same network more than once"):
+        loss_with([critic, critic])
+
+
+def critic_of(activation: type, keys: tuple[str, str] = ("observation", "action")) -> ValueOperator:
+    network = MLP(in_features=O + A, out_features=1, num_cells=[8], activation_class=activation)
+    return ValueOperator(network, in_keys=list(keys))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [critic_of(nn.ReLU), critic_of(nn.Tanh, ("action", "observation")), make_critic()],
+    ids=["another layer", "another order", "another size"],
+)
+def test_critics_that_are_not_built_alike_are_refused(other: ValueOperator) -> None:
+    with pytest.raises(ValueError, match="critics of a list must be built alike"):
+        loss_with([critic_of(nn.Tanh), other])
+
+
 # -- the actor and its actions ------------------------------------------------------------
 
 
 def test_a_deterministic_actor_is_refused() -> None:
     actor = Actor(MLP(in_features=O, out_features=A, num_cells=[8]), spec=SPEC)
     with pytest.raises(TypeError, match="must be a stochastic policy with get_dist.*got Actor"):
+        MPOLoss(actor, make_critic())
+
+
+@pytest.mark.parametrize("distribution", [Delta, TanhDelta])
+def test_a_policy_of_one_action_is_refused(distribution: type) -> None:
+    network = TensorDictModule(nn.Linear(O, A), ["observation"], ["param"])
+    actor = ProbabilisticActor(
+        network, in_keys=["param"], spec=SPEC, distribution_class=distribution
+    )
+    with pytest.raises(TypeError, match=f"stochastic policy.*{distribution.__name__} has one"):
         MPOLoss(actor, make_critic())
 
 
@@ -239,6 +285,11 @@ def test_an_unknown_choice_is_answered_with_the_known_ones(
 ) -> None:
     with pytest.raises(ValueError, match=f"{name} must be .*{choices}.*got '{value}'"):
         make_loss(**{name: value})
+
+
+def test_a_temperature_beside_an_e_step_that_has_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="SampledEStep has a temperature of its own; give it this"):
+        make_loss(temperature=ExactTemperature(0.1), e_step=SampledEStep(Temperature(0.1, 1.0)))
 
 
 def test_an_unknown_argument_is_refused() -> None:

@@ -11,6 +11,7 @@ from tensordict import TensorDict
 
 from mpo_torchrl import MPOLoss, MultiObjectiveMPOLoss
 from mpo_torchrl.critic import MultiObjectiveCritic
+from mpo_torchrl.dual import ExactTemperature
 from mpo_torchrl.modules import make_critics
 from tests.loss.builders import SPEC, O, make_actor, make_batch, move_policy, seeded, total
 
@@ -209,6 +210,29 @@ def test_a_critic_of_another_size_is_refused() -> None:
     loss = MultiObjectiveMPOLoss(make_actor(), make_critics(O, SPEC, num_cells=(8,)), EPSILON)
     with pytest.raises(ValueError, match="a critic of 2 objectives ends in a layer with an output"):
         loss(rewarded(4))
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "error", "sentence"),
+    [
+        ([0.1, 0.1], TypeError, r"must be a mapping of each objective's name.*got \[0.1, 0.1\]"),
+        ({"values": 0.1, "b": 0.1}, ValueError, "cannot be called 'values'"),
+        ({"a.b": 0.1, "b": 0.1}, ValueError, "cannot be called 'a.b'"),
+    ],
+)
+def test_bounds_without_usable_names_are_refused(epsilon, error, sentence: str) -> None:
+    with pytest.raises(error, match=sentence):
+        make_loss(epsilon=epsilon)
+
+
+def test_one_temperature_for_all_is_refused() -> None:
+    with pytest.raises(ValueError, match="several objectives have a temperature each"):
+        make_loss(temperature=ExactTemperature(0.1))
+
+
+def test_retrace_is_refused() -> None:
+    with pytest.raises(ValueError, match="the return of one reward, .* has 2; take TD"):
+        make_loss().make_value_estimator("retrace")
 
 
 if __name__ == "__main__":

@@ -125,6 +125,15 @@ def test_a_copy_is_equal_and_independent(policy: str, num_critics: int) -> None:
     assert seeded(copy, make_batch(4))["loss_actor"] != seeded(loss, make_batch(4))["loss_actor"]
 
 
+@pytest.mark.parametrize("num_critics", [1, 2])
+def test_a_state_may_be_taken_over_where_no_gradients_are_recorded(num_critics: int) -> None:
+    loss, encoder = shared_encoder_loss(num_critics, True)
+    with torch.no_grad():
+        loss.load_state_dict(deepcopy(loss.state_dict()))
+    loss.qvalue_loss(make_batch(4))[0].backward()
+    assert encoder.weight.grad.norm() > 0
+
+
 def test_a_copy_has_its_own_multipliers_in_every_part() -> None:
     copy = deepcopy(make_loss())
     copy.temperature, copy.alpha_mean = 5.0, 7.0

@@ -195,6 +195,12 @@ def test_the_width_and_the_norm_are_as_asked(layer_norm: bool) -> None:
     assert any(isinstance(m, torch.nn.LayerNorm) for m in actor.modules()) == layer_norm
 
 
+def test_a_dimension_without_a_choice_is_refused() -> None:
+    spec = Bounded(torch.tensor([-1.0, 2.0]), torch.tensor([1.0, 2.0]))
+    with pytest.raises(ValueError, match=r"a low below its high, got low \[-1.0, 2.0\] and high"):
+        make_actor(3, spec)
+
+
 def test_an_unknown_kind_is_refused() -> None:
     with pytest.raises(ValueError, match="policy must be 'gaussian' or 'tanh_normal', got 'beta'"):
         make_actor(3, SPEC, policy="beta")
