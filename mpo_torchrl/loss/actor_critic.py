@@ -191,11 +191,15 @@ class ActorCriticLoss(ActorLoss):
         self.critic.value_key = self.tensor_keys.state_action_value
         self._in_keys = None  # made anew from the new names
 
-    def _make_in_keys(self) -> list[NestedKey]:
-        keys = self.tensor_keys
+    def _state_keys(self) -> list[NestedKey]:
+        """What actor and critics read of a state."""
         made = {*self._action_keys, *self.actor_network.out_keys}
         states = inputs_of(self.actor_network)
-        states += [key for key in self.critic.in_keys if key not in made]
+        return states + [key for key in self.critic.in_keys if key not in made]
+
+    def _make_in_keys(self) -> list[NestedKey]:
+        keys = self.tensor_keys
+        states = self._state_keys()
         # What is remembered after a step follows from the step itself.
         remembered = self._memories.own_keys if self._memories is not None else set()
         following = [key for key in states if key not in remembered]
@@ -208,17 +212,21 @@ class ActorCriticLoss(ActorLoss):
         return list(dict.fromkeys(entries))
 
     def _checked(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """The batch to compute with: nothing is missing, and what is masked is zero."""
+        """The batch to compute with: nothing is missing, and nothing masked does harm."""
         terminated = next_key(self.tensor_keys.terminated)
         checks.require_keys(tensordict, [key for key in self.in_keys if key != terminated])
         batch = self._prepared(tensordict)
         self.require_first_finite(batch)
         keys = self.tensor_keys
         team = [next_key(key) for key in (keys.reward, keys.done, keys.terminated)]
+        team.append(self._value_estimator.tensor_keys.steps_to_next_obs)
         return share_among_agents(batch, keys.action, team, keys.priority_weight)
 
+    def _optional_keys(self) -> list[NestedKey]:
+        return [self.tensor_keys.priority_weight] if self.use_prioritized_weights else []
+
     def _prepared(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """The batch to compute with: what is masked is zero, and recurrent networks remember."""
+        """The batch to compute with: nothing masked does harm, recurrent networks remember."""
         batch = self._without_masked(tensordict)
         if self._memories is None:
             return batch
@@ -229,14 +237,6 @@ class ActorCriticLoss(ActorLoss):
     def _learned(self, tensordict: TensorDictBase) -> TensorDictBase:
         """The steps of a batch that are learned from."""
         return tensordict if self._memories is None else self._memories.learned(tensordict)
-
-    def _without_masked(self, tensordict: TensorDictBase) -> TensorDictBase:
-        batch = super()._without_masked(tensordict)
-        improved = tensordict.get(self.tensor_keys.e_step, None)
-        if batch is not tensordict and improved is not None:
-            # Made from such a batch already, and zero need not be an action of every policy.
-            batch.set(self.tensor_keys.e_step, improved)
-        return batch
 
     @property
     def _action_keys(self) -> list[NestedKey]:

@@ -161,7 +161,7 @@ class ActorValueLoss(ActorLoss):
     # -- the steps ------------------------------------------------------------------------
 
     def _with_advantage(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """The batch to compute with: nothing is missing, and what is masked is zero."""
+        """The batch to compute with: nothing is missing, and nothing masked does harm."""
         keys = self.tensor_keys
         has_advantage = tensordict.get(keys.advantage, None) is not None
         needed = [key for key in self.in_keys if not (has_advantage and _is_next(key))]
@@ -186,12 +186,9 @@ class ActorValueLoss(ActorLoss):
         """What a batch must hold beside :attr:`in_keys`."""
         return []
 
-    def require_first_finite(self, tensordict: TensorDictBase) -> None:
-        """Raises if the first batch holds numbers that are not finite, advantages included."""
-        if not self._seen_finite_batch and not torch.compiler.is_compiling():
-            keys = self.tensor_keys
-            checks.require_finite(tensordict, [keys.advantage, keys.value_target])
-        super().require_first_finite(tensordict)
+    def _optional_keys(self) -> list[NestedKey]:
+        keys = self.tensor_keys
+        return [keys.advantage, keys.value_target, keys.importance_weight, keys.restarting_weight]
 
     def _require_shapes(self, batch: TensorDictBase) -> None:
         keys = self.tensor_keys

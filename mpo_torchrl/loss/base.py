@@ -154,15 +154,18 @@ class LagrangianLoss(LossModule):
         return combined
 
     def _without_masked(self, tensordict: TensorDictBase) -> TensorDictBase:
-        """The batch, with zeros where it is masked; itself if it has no mask.
+        """The batch, with its first valid position wherever it is masked; itself without a mask.
 
         Masked positions may hold anything, NaN included. To leave their losses out is not
-        enough: in the backward pass zero times NaN is NaN.
+        enough: in the backward pass zero times NaN is NaN. Nor would zeros do, which need not be
+        a state: as a mask of actions they forbid every one.
         """
         mask = self._mask(tensordict)
         if mask is None:
             return tensordict
-        return tensordict.apply(partial(_zero_unless, mask), filter_empty=False)
+        valid = tensordict.apply(partial(_first_unless, mask), filter_empty=False)
+        kept = [key for key in self._loss_mask_keys() if tensordict.get(key, None) is not None]
+        return valid.update(tensordict.select(*kept))
 
     def _reducer(self, tensordict: TensorDictBase) -> Reduce:
         """How to reduce ``[*B]`` over this batch, its masks looked up once."""
@@ -203,12 +206,19 @@ class LagrangianLoss(LossModule):
     def require_first_finite(self, tensordict: TensorDictBase) -> None:
         """Raises if the first batch holds numbers that are not finite; once, since it waits."""
         if not self._seen_finite_batch and not torch.compiler.is_compiling():
-            checks.require_finite(tensordict, self.in_keys)
+            checks.require_finite(tensordict, [*self.in_keys, *self._optional_keys()])
             self._seen_finite_batch = True
+
+    def _optional_keys(self) -> list[NestedKey]:
+        """What is read of a batch, beside :attr:`in_keys`, if it is there."""
+        return []
 
     _seen_finite_batch = False
 
 
-def _zero_unless(mask: Tensor, entry: Tensor) -> Tensor:
-    mask = mask.reshape(mask.shape + (1,) * (entry.ndim - mask.ndim))
-    return torch.where(mask, entry, torch.zeros_like(entry))
+def _first_unless(mask: Tensor, entry: Tensor) -> Tensor:
+    """The entry with its first row for which the mask holds in the place of every other one."""
+    rows = entry.reshape(mask.numel(), *entry.shape[mask.ndim :])
+    first = rows.index_select(0, mask.reshape(-1).long().argmax(0, keepdim=True))
+    first = torch.where(mask.any(), first, torch.zeros_like(first)).squeeze(0)
+    return torch.where(mask.reshape(mask.shape + (1,) * (entry.ndim - mask.ndim)), entry, first)

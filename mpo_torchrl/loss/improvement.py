@@ -8,7 +8,9 @@ from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import dispatch
 from torch import Tensor
 
+from mpo_torchrl.loss import checks
 from mpo_torchrl.loss.actor_critic import ActorCriticLoss
+from mpo_torchrl.loss.networks import next_key
 from mpo_torchrl.m_step import Fit
 
 
@@ -88,7 +90,7 @@ class ImprovementLoss(ActorCriticLoss):
             TensorDictBase: the batch, with the entries of
             the E-step's own ``forward``; with ``burn_in`` only the steps that follow it.
         """
-        improved, _ = self._improve(self._prepared(tensordict))
+        improved, _ = self._improve(self._checked_states(tensordict))
         return self._learned(tensordict).set(self.tensor_keys.e_step, improved)
 
     def temperature_loss(self, tensordict: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
@@ -97,7 +99,7 @@ class ImprovementLoss(ActorCriticLoss):
         Returns:
             tuple[Tensor, dict]: the reduced loss, and the diagnostics of the E-step.
         """
-        improved, _ = self._improve(self._prepared(tensordict))
+        improved, _ = self._improve(self._checked_states(tensordict))
         loss, readings = self._temperature_terms(improved)
         return self._reducer(self._learned(tensordict))(loss), readings
 
@@ -148,5 +150,13 @@ class ImprovementLoss(ActorCriticLoss):
     # -- what they share --------------------------------------------------------------------
 
     def _fit_alone(self, tensordict: TensorDictBase) -> Fit:
-        batch = self._prepared(tensordict)
+        batch = self._checked_states(tensordict)
         return self._fit(batch, *self._improve(batch))
+
+    def _checked_states(self, tensordict: TensorDictBase) -> TensorDictBase:
+        """The batch to improve a policy with: no state is missing, and nothing masked does harm."""
+        states = [next_key(key) if self._improves_next else key for key in self._state_keys()]
+        checks.require_keys(tensordict, states)
+        batch = self._prepared(tensordict)
+        self.require_first_finite(batch)
+        return batch

@@ -16,6 +16,7 @@ from torch import distributions as d
 from torchrl.data import Composite, TensorSpec
 
 from mpo_torchrl.critic.scalar import LossFunction
+from mpo_torchrl.distributions import per_state
 from mpo_torchrl.dual import Temperature
 from mpo_torchrl.dual.multiplier import Parametrization
 from mpo_torchrl.e_step import AdvantageEStep
@@ -238,6 +239,10 @@ class VMPOLoss(ActorValueLoss):
     def _further_keys(self, tensordict: TensorDictBase) -> list[NestedKey]:
         return [self.tensor_keys.done] if self._reads_done(tensordict) else []
 
+    def _optional_keys(self) -> list[NestedKey]:
+        weighs = self.max_importance_weight is not None
+        return [*super()._optional_keys(), *([self.tensor_keys.sample_log_prob] if weighs else [])]
+
     def _reads_done(self, tensordict: TensorDictBase) -> bool:
         given = tensordict.get(self.tensor_keys.restarting_weight, None) is not None
         return self.ignore_restarts and not given
@@ -268,8 +273,10 @@ class VMPOLoss(ActorValueLoss):
         keys = self.tensor_keys
         assert keys.sample_log_prob is not None
         checks.require_keys(batch, [keys.sample_log_prob])
-        log_prob = reference.log_prob(self._action(batch, reference))
-        ratio = (log_prob - batch.get(keys.sample_log_prob).reshape(log_prob.shape)).exp()
+        batch_dims = batch.get(keys.advantage).ndim - 1
+        log_prob = per_state(reference.log_prob(self._action(batch, reference)), batch_dims)
+        taken = per_state(batch.get(keys.sample_log_prob), batch_dims)
+        ratio = (log_prob - taken).exp()
         return ratio.clamp(max=self.max_importance_weight)
 
     def _temperature_terms(self, given: dict[str, Any]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

@@ -188,6 +188,16 @@ def test_returns_over_time_are_those_of_each_agent() -> None:
         torch.testing.assert_close(target[:, :, agent], expected.squeeze(-1))
 
 
+def test_steps_to_the_next_observation_are_those_of_every_agent() -> None:
+    loss, batch = make_loss(), make_batch(4)
+    loss.make_value_estimator(gamma=0.5)
+    batch["steps_to_next_obs"] = torch.tensor([[1], [2], [3], [1]])
+    each = batch.clone()
+    each["steps_to_next_obs"] = batch["steps_to_next_obs"].unsqueeze(1).expand(4, AGENTS, 1)
+    found, expected = seeded(loss, batch), seeded(loss, each)
+    torch.testing.assert_close(found["loss_qvalue"], expected["loss_qvalue"])
+
+
 def test_masked_states_and_weights_count_for_all_their_agents() -> None:
     loss, batch = make_loss(reduction="sum"), make_batch(4)
     batch["next", "terminated"].fill_(True)

@@ -87,6 +87,30 @@ def test_numbers_that_are_not_finite_are_refused_in_the_first_batch(
         loss(batch)
 
 
+def test_weights_that_are_not_finite_are_refused_where_they_are_read() -> None:
+    batch = make_batch(4)
+    batch["priority_weight"] = torch.full((4,), float("nan"))
+    with pytest.raises(ValueError, match="4 of the 4 numbers under 'priority_weight' are NaN"):
+        make_loss()(batch)
+    assert make_loss(use_prioritized_weights=False)(batch)["loss_qvalue"].isfinite()
+
+
+PARTS = pytest.mark.parametrize("part", ["e_step", "temperature_loss", "actor_loss", "alpha_loss"])
+
+
+@PARTS
+def test_a_part_alone_names_the_state_that_is_missing(part: str) -> None:
+    for e_step_critic, key in (("online", "observation"), ("next", ("next", "observation"))):
+        loss = make_loss(e_step_critic=e_step_critic)
+        with pytest.raises(KeyError, match=f"no entry {re.escape(repr(key))}"):
+            getattr(loss, part)(make_batch(4).exclude(key))
+
+
+@PARTS
+def test_a_part_alone_needs_no_reward(part: str) -> None:
+    getattr(make_loss(), part)(make_batch(4).exclude("action", ("next", "reward")))
+
+
 def test_the_look_at_the_first_batch_is_the_only_one() -> None:
     loss, batch = make_loss(), make_batch(4)
     loss(batch)

@@ -234,6 +234,20 @@ def test_reductions_are_of_the_same_numbers(reduction: str) -> None:
     assert reduction == "sum" or other["loss_actor"].shape == (2, 3)
 
 
+@pytest.mark.parametrize("distribution", [MaskedOneHotCategorical, MaskedCategorical])
+def test_padding_that_allows_no_action_leaves_every_gradient_finite(distribution: type) -> None:
+    loss = masked_loss(distribution)
+    one_hot = distribution is MaskedOneHotCategorical
+    batch = make_batch(6, kind="one-hot" if one_hot else "whole numbers")
+    allowed = torch.ones(6, A, dtype=torch.bool)
+    allowed[4:] = False
+    batch["action_mask"] = batch["next", "action_mask"] = allowed
+    batch["collector", "mask"] = allowed[:, :1]
+    total(loss(batch)).backward()
+    for name, parameter in loss.named_parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all(), name
+
+
 def test_masked_states_do_not_count() -> None:
     loss, batch = make_loss(), make_batch(4)
     kept = torch.tensor([True, False, True, True])

@@ -10,8 +10,15 @@ import torch
 from tensordict import TensorDict
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModule
 from torch import Tensor, nn
+from torch import distributions as d
 from torchrl.data import Categorical
-from torchrl.modules import MaskedCategorical, Ordinal, ProbabilisticActor, ValueOperator
+from torchrl.modules import (
+    IndependentNormal,
+    MaskedCategorical,
+    Ordinal,
+    ProbabilisticActor,
+    ValueOperator,
+)
 from torchrl.objectives import A2CLoss, HardUpdate, SoftUpdate, ValueEstimators
 from torchrl.objectives.value import GAE
 
@@ -147,6 +154,43 @@ def test_importance_weights_are_the_ratio_of_target_to_behaviour_cut_at_their_ma
     td["importance_weight"] = torch.tensor([1.0, torch.tensor(-1.0).exp()]).repeat(4)
     torch.testing.assert_close(found, loss(td)["effective_sample_size"])
     assert found != make_loss("index")(td.exclude("importance_weight"))["effective_sample_size"]
+
+
+def test_a_policy_without_event_dimensions_has_one_importance_weight_a_step() -> None:
+    def read(distribution: type, log_prob: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        loss = make_loss("gaussian", max_importance_weight=1.0)
+        loss.actor_network[-1].distribution_class = distribution
+        td = make_batch("gaussian", 8)
+        td["action_log_prob"] = log_prob
+        return loss(td)["effective_sample_size"]
+
+    log_prob = torch.randn(8, 2)
+    found = read(d.Normal, log_prob)
+    torch.testing.assert_close(found, read(IndependentNormal, log_prob.sum(-1)))
+
+
+def test_choices_side_by_side_are_one_step() -> None:
+    network = nn.Sequential(nn.Linear(O, 6), nn.Unflatten(-1, (2, 3)))
+    actor = ProbabilisticActor(
+        TensorDictModule(network, ["observation"], ["logits"]),
+        in_keys=["logits"],
+        distribution_class=d.Categorical,
+        return_log_prob=True,
+    )
+    for size in (2, 5):  # as many steps as choices, too
+        td = make_batch("index", size)
+        td["action"] = torch.randint(3, (size, 2))
+        loss = VMPOLoss(actor, make_value_network(O, num_cells=(8,)), reduction="none")
+        assert loss(td)["loss_actor"].shape == (size,)
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    for key in ("importance_weight", "restarting_weight", "action_log_prob"):
+        td = make_batch("index", 8)
+        td[key] = torch.full((8,), float("nan"))
+        with pytest.raises(ValueError, match=f"8 of the 8 numbers under '{key}' are NaN"):
+            make_loss("index", max_importance_weight=1.0)(td)
 
 
 def test_a_step_that_begins_done_teaches_the_policy_nothing_if_restarts_are_ignored() -> None:
