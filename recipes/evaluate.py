@@ -51,6 +51,8 @@ def evaluate_run(settings: Settings) -> dict[str, Any]:
         raise SettingError("run must be the folder of a run or a checkpoint: run=runs/...")
     if settings.episodes < 1:
         raise SettingError(f"episodes must be at least 1, got {settings.episodes}.")
+    if settings.seed < 0:
+        raise SettingError(f"seed must be at least 0, got {settings.seed}.")
     if settings.video:
         require_encoder()
         render_offscreen()
@@ -77,6 +79,7 @@ def evaluate_run(settings: Settings) -> dict[str, Any]:
         **figures,
         "returns": progress.returns,
     }
+    write_metrics(output / "evaluation.json", metrics)  # there, whatever becomes of the film
     if settings.video:
         film = output / "video.mp4"
         metrics["video"] = str(film)
@@ -84,7 +87,7 @@ def evaluate_run(settings: Settings) -> dict[str, Any]:
             config.env, policy, settings.seed, **env_settings(config)
         )
         write_video(film, frames, frames_per_second)
-    write_metrics(output / "evaluation.json", metrics)
+        write_metrics(output / "evaluation.json", metrics)
     return metrics
 
 

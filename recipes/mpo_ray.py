@@ -155,7 +155,8 @@ def train(config: RayConfig) -> dict[str, Any]:
                 states.save()
 
     # Results
-    metrics = report.finish(diagnose(loss, replay_buffer.sample()))
+    learned = diagnose(loss, replay_buffer.sample()) if len(replay_buffer) else {}
+    metrics = report.finish(learned)
     draw_learning_curve(run_dir / "learning_curve.png", table, f"MPO on {config.env}")
     table.shutdown()
     collector.shutdown()

@@ -28,6 +28,9 @@ from mpo_torchrl.trainer.environment import SUITE
 from mpo_torchrl.trainer.evaluation import load_policy
 from mpo_torchrl.trainer.tool import option, run_tool
 
+PLAIN = {"action_repeat": 1, "recurrent": "none", "hidden_observation": [], "epsilons": []}
+"""Settings that a run must have whose agent is recorded."""
+
 
 @dataclass
 class Settings:
@@ -49,6 +52,8 @@ def record(settings: Settings) -> dict[str, Any]:
         raise SettingError("dataset must be the id of the new data set: dataset=pendulum/medium-v0")
     if settings.episodes < 1:
         raise SettingError(f"episodes must be at least 1, got {settings.episodes}.")
+    if settings.seed < 0:
+        raise SettingError(f"seed must be at least 0, got {settings.seed}.")
     require_new(settings.dataset)
 
     name, options, act, description = choose_policy(settings)
@@ -92,11 +97,12 @@ def choose_policy(
         raise SettingError(f"env must be that of the run, {config.env!r}, got {settings.env!r}.")
     if config.policy == "categorical":
         raise SettingError(f"run must have continuous actions, got policy {config.policy!r}.")
-    if config.action_repeat > 1:
-        raise SettingError(
-            "a data set holds the environment's own steps; run must have action_repeat=1, got "
-            f"{config.action_repeat}."
-        )
+    for setting, plain in PLAIN.items():
+        if getattr(config, setting) != plain:
+            raise SettingError(
+                "a data set holds the environment's own steps, as a policy without memory sees "
+                f"them; run must have {setting}={plain}, got {getattr(config, setting)}."
+            )
     options = {"frame_skip": config.frame_skip} if config.frame_skip else {}
     description = f"MPO after {counters['env_steps']} steps"
     return config.env, options, actions_of(policy, settings.mean_action), description

@@ -10,10 +10,8 @@ MPO at its best use recipes/mpo.py: the duals get a learning rate of their own t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import torch
-from omegaconf import OmegaConf
 from tensordict.nn import NormalParamExtractor, TensorDictModule
 from torch import nn
 from torchrl.collectors import Collector
@@ -24,19 +22,21 @@ from torchrl.modules import MLP, ProbabilisticActor, TanhNormal, ValueOperator
 from torchrl.objectives import LossModule, SACLoss, SoftUpdate
 
 from mpo_torchrl import MPOLoss
+from mpo_torchrl.trainer import SettingError
+from mpo_torchrl.trainer.tool import option, run_tool
 
 
 @dataclass
 class Settings:
     """What can be set on the command line."""
 
-    algorithm: str = "mpo"
-    seed: int = 0
-    total_timesteps: int = 10_000
-    learning_starts: int = 1000
-    steps_per_batch: int = 10
-    hidden: int = 256
-    batch_size: int = 256
+    algorithm: str = option("mpo", "mpo or sac")
+    seed: int = option(0, "fixes the networks, the environment and the actions")
+    total_timesteps: int = option(10_000, "environment steps")
+    learning_starts: int = option(1000, "steps with random actions before the first update")
+    steps_per_batch: int = option(10, "environment steps between updates, and updates after them")
+    hidden: int = option(256, "width of the two hidden layers")
+    batch_size: int = option(256, "transitions in an update")
 
 
 def make_sac(actor: ProbabilisticActor, qvalue: ValueOperator) -> tuple[LossModule, list[str]]:
@@ -53,8 +53,13 @@ def make_mpo(actor: ProbabilisticActor, qvalue: ValueOperator) -> tuple[LossModu
     return loss, loss_keys
 
 
+LOSSES = {"sac": make_sac, "mpo": make_mpo}
+
+
 def train(settings: Settings) -> float:
     """Train on Pendulum-v1; the return of an episode with the mean action."""
+    if settings.algorithm not in LOSSES:
+        raise SettingError(f"algorithm must be mpo or sac, got {settings.algorithm!r}.")
     torch.manual_seed(settings.seed)
     env = GymEnv("Pendulum-v1")
     env.set_seed(settings.seed)
@@ -78,8 +83,7 @@ def train(settings: Settings) -> float:
         MLP(4, 1, num_cells=cells, activation_class=nn.ReLU), in_keys=["observation", "action"]
     )
 
-    make_loss = {"sac": make_sac, "mpo": make_mpo}[settings.algorithm]
-    loss, loss_keys = make_loss(actor, qvalue)  # everything else is the same
+    loss, loss_keys = LOSSES[settings.algorithm](actor, qvalue)  # everything else is the same
     loss.make_value_estimator(gamma=0.99)
 
     target_updater = SoftUpdate(loss, tau=0.005)
@@ -118,6 +122,10 @@ def train(settings: Settings) -> float:
     return episode["next", "reward"].sum().item()
 
 
+def main() -> None:
+    """The program with the settings of the command line."""
+    run_tool(Settings, lambda settings: print(f"mean_reward: {train(settings)}"), __doc__ or "")
+
+
 if __name__ == "__main__":
-    command_line = OmegaConf.merge(OmegaConf.structured(Settings), OmegaConf.from_cli())
-    print(f"mean_reward: {train(cast(Settings, OmegaConf.to_object(command_line)))}")
+    main()

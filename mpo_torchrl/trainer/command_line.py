@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import hydra
 import yaml  # type: ignore[import-untyped]
 from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torchrl import torchrl_logger
@@ -64,6 +64,7 @@ def run_from_command_line(
         config_class (type): the settings of the recipe.
     """
     arguments = sys.argv[1:]
+    sys.path.append(os.getcwd())  # where env=module:id is looked for, too
     name = _name_of(config_class)
     if {"-h", "--help"} & set(arguments):
         program = os.path.relpath(sys.argv[0])
@@ -173,8 +174,12 @@ def _translate(error: Exception, config_class: Any) -> str:
     named = re.search(r"full_key: (\w+)", text)
     if named and named.group(1) in fields:
         return f"{named.group(1)} must be {valid_range(fields[named.group(1)])}: {reason}"
-    if "parsing override" in reason:
-        return f"{reason}: write setting=value."
+    unread = [cause for cause in _chain(error) if isinstance(cause, OverrideParseException)]
+    if unread:
+        return (
+            f"{unread[0].override!r} cannot be read: write setting=value, and a value with other "
+            "than plain characters in quotes of its own, \"run_dir='runs/größe'\"."
+        )
     if isinstance(error, yaml.YAMLError):
         return f"the YAML file cannot be read: {error}"
     return reason

@@ -20,6 +20,7 @@ from tensordict import TensorDict
 from torch import Tensor
 from torchrl.envs import EnvBase
 
+from mpo_torchrl.trainer.evaluation import MAX_EPISODE_STEPS
 from mpo_torchrl.trainer.settings import SettingError
 
 REMEDY = "record one with recipes/record.py"
@@ -119,9 +120,11 @@ def record_dataset(
         array: the returns ``[E]`` of the episodes.
 
     Raises:
-        SettingError: if minari is missing, the id cannot be one, or there is such a data set.
+        SettingError: if minari is missing, the id cannot be one, there is such a data set, the
+            environment cannot be written down, or an episode does not end.
     """
     require_new(name)
+    _require_recordable(env)
     import minari
 
     episodes = [_play(env, act, index, seed) for index, seed in enumerate(seeds)]
@@ -141,6 +144,16 @@ def require_new(name: str) -> None:
         )
 
 
+def _require_recordable(env: gymnasium.Env[Any, Any]) -> None:
+    """What Minari would only say after all episodes: it writes down how the environment is made."""
+    spec = env.spec
+    if spec is not None and callable(spec.entry_point):
+        raise SettingError(
+            f"env {spec.id!r} is registered with its class, and a data set keeps a name for it: "
+            "register it with entry_point='module:Class'."
+        )
+
+
 def _play(env: gymnasium.Env[Any, Any], act: Callable[[Any], Any], index: int, seed: int) -> Any:
     """One episode as Minari keeps it.
 
@@ -153,6 +166,11 @@ def _play(env: gymnasium.Env[Any, Any], act: Callable[[Any], Any], index: int, s
     steps: list[tuple[Any, float, bool, bool]] = []
     over, space = False, env.action_space
     while not over:
+        if len(steps) == MAX_EPISODE_STEPS:
+            raise SettingError(
+                f"an episode must end to be recorded, and one had no end in {MAX_EPISODE_STEPS:,} "
+                "steps: register the environment with max_episode_steps."
+            )
         action = act(observation)
         if isinstance(space, gymnasium.spaces.Box):
             action = np.clip(action, space.low, space.high)
@@ -193,7 +211,8 @@ def _open(name: str) -> Any:
 def _check(name: str, found: Any, env_name: str, env: EnvBase) -> None:
     """What can be wrong with a data set and is known without reading it."""
     recorded = found.spec.env_spec
-    if recorded is not None and recorded.id != env_name:
+    # Of "module:id", as it is named where importing the module registers it, Gymnasium keeps "id".
+    if recorded is not None and recorded.id != env_name.rpartition(":")[2]:
         raise SettingError(
             f"dataset {name!r} is of the environment {recorded.id!r}, not of {env_name!r}; set "
             f"env={recorded.id}, or take another data set."

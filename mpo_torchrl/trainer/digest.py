@@ -36,7 +36,9 @@ def state_sha256(**components: Any) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(_tensors("", states), key=lambda item: item[0]):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        # A copy: an expanded tensor of one number counts as contiguous, and is not.
+        plain = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        raw = plain.reshape(-1).view(torch.uint8)
         digest.update(raw.numpy().tobytes())
     return digest.hexdigest()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import os
+import signal
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -205,7 +207,10 @@ def make_env(
     action_spec = _check_discrete(name, one) if discrete else _check_action(name, one)
     if num_envs > 1:
         one.close()
-        base = (ParallelEnv if processes else SerialEnv)(num_envs, make_one)
+        if processes:
+            base = ParallelEnv(num_envs, partial(_undisturbed, os.getpid(), make_one))
+        else:
+            base = SerialEnv(num_envs, make_one)
     env = TransformedEnv(base, Compose(RewardSum()), auto_unwrap=True)
     if on_suite:
         env.append_transform(CatTensors(list(one.observation_spec.keys()), "observation"))
@@ -220,6 +225,16 @@ def make_env(
     if torch.float64 in dtypes:
         env.append_transform(DoubleToFloat())
     return env
+
+
+def _undisturbed(main_process: int, make_one: Callable[[], EnvBase]) -> EnvBase:
+    """Make an environment; where that is in a process of its own, leave Ctrl-C to the main one.
+
+    A terminal sends it to all of them, and the main one still asks for the environments' states.
+    """
+    if os.getpid() != main_process:  # TorchRL makes one in the main process, too, to know it
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return make_one()
 
 
 def _simulator(name: str, action_repeat: int, frame_skip: int, render: bool) -> EnvBase:
@@ -242,6 +257,11 @@ def _simulator(name: str, action_repeat: int, frame_skip: int, render: bool) -> 
     except TypeError as error:
         if frame_skip and "frame_skip" in str(error):
             raise _no_frame_skip(name, frame_skip) from error
+        if render and "render_mode" in str(error):
+            raise SettingError(
+                f"env {name!r} cannot be drawn, it takes no render_mode; without a film: "
+                "video=false."
+            ) from error
         raise
     return TransformedEnv(GymWrapper(env, frame_skip=action_repeat), EpisodeMemory())
 
@@ -300,6 +320,12 @@ def _check_observation(name: str, env: EnvBase) -> None:
             f"env {name!r} must have the key 'observation', got {found}; flatten a dict of "
             "observations, e.g. with gymnasium.wrappers.FlattenObservation."
         )
+    others = sorted(str(key) for key in spec.keys() if key not in ("observation", "episode_reward"))
+    if others:
+        raise SettingError(
+            f"env {name!r} shows {others} beside 'observation', which would not be seen; flatten "
+            "the dict of observations, e.g. with gymnasium.wrappers.FlattenObservation."
+        )
     observation = spec["observation"]
     if observation.ndim != 1 or not observation.dtype.is_floating_point:
         raise SettingError(
@@ -336,15 +362,27 @@ def _check_action(name: str, env: EnvBase) -> Bounded:
             f"env {name!r} must have bounded actions, got {kind} with an infinite side; rescale "
             "them, e.g. with gymnasium.wrappers.RescaleAction."
         )
+    low, high = spec.space.low.tolist(), spec.space.high.tolist()
+    if any(a >= b for a, b in zip(low, high, strict=True)):
+        raise SettingError(
+            f"env {name!r} must have a choice in every dimension of its actions, got low {low} and "
+            f"high {high}; leave out what cannot be chosen, with a wrapper."
+        )
     return spec
 
 
 def _check_discrete(name: str, env: EnvBase) -> OneHot:
     spec = env.full_action_spec.get("action", None)
-    if not isinstance(spec, OneHot):
+    if type(spec) is not OneHot:  # several discrete actions are derived from it
         kind = "a dict" if spec is None or isinstance(spec, Composite) else type(spec).__name__
         raise SettingError(
             f"env {name!r} must have one discrete action for policy=categorical, got {kind}; "
             "policy=gaussian is for a box."
+        )
+    first = env.base_env._env.action_space.start
+    if first:
+        raise SettingError(
+            f"env {name!r} must number its actions from 0, got from {first}; shift them with "
+            "gymnasium.wrappers.TransformAction."
         )
     return spec

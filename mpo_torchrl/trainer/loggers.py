@@ -49,8 +49,9 @@ def make_logger(config: RunConfig, run_dir: str | Path) -> TableLogger:
         raise SettingError(f"logger {config.logger!r} needs a folder for its files: set run_dir.")
     makers = {"tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow}
     maker = makers.get(config.logger)
-    also = maker and partial(_open, config.logger, partial(maker, config, Path(run_dir).absolute()))
-    return TableLogger("progress", str(run_dir), also=also)
+    folder = Path(run_dir).expanduser()
+    also = maker and partial(_open, config.logger, partial(maker, config, folder.absolute()))
+    return TableLogger("progress", str(folder), also=also)
 
 
 def _open(name: str, make: Callable[[], Logger]) -> Logger:
@@ -77,8 +78,11 @@ def _wandb(config: RunConfig, run_dir: Path) -> Logger:
 def _mlflow(config: RunConfig, run_dir: Path) -> Logger:
     import mlflow
 
-    uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{run_dir / 'mlflow.db'}")
+    asked_for = os.environ.get("MLFLOW_TRACKING_URI")
+    uri = asked_for or f"sqlite:///{run_dir / 'mlflow.db'}"
     logger = _MLFlowLogger(f"mpo-{config.env}", tracking_uri=uri)
+    if not asked_for:  # MLflow has set it, and the next run of this process would follow
+        os.environ.pop("MLFLOW_TRACKING_URI", None)
     mlflow.set_tag("mlflow.runName", run_dir.name)
     return logger
 

@@ -28,7 +28,7 @@ class OfflineConfig(MPOConfig):
     UNUSED: ClassVar[tuple[str, ...]] = (
         *("num_envs", "env_processes", "buffer_size", "learning_starts", "steps_per_batch"),
         *("utd_ratio", "policy_delay", "n_step", "sequence_length", "value_estimator", "lmbda"),
-        *("recurrent", "state_size", "burn_in", "hidden_observation"),
+        *("recurrent", "state_size", "burn_in", "hidden_observation", "action_repeat"),
         # Actions of the data are inside their space: nothing has to be kept there by a penalty.
         *("epsilon_penalty", "init_penalty_temperature"),
         *("epsilon_policy", "init_alpha_policy", "epsilons", "objectives"),

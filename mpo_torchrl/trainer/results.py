@@ -15,6 +15,7 @@ from tensordict import TensorDictBase
 
 from mpo_torchrl.trainer.config import RunConfig
 from mpo_torchrl.trainer.progress import Progress
+from mpo_torchrl.trainer.settings import SettingError
 
 OBJECTIVE = "eval_return_mean_"
 """What a column begins with that holds the mean return of one of several rewards."""
@@ -27,7 +28,10 @@ def make_run_dir(config: RunConfig) -> Path:
         config (RunConfig): the run's settings.
 
     Returns:
-        Path: the folder; it may have been there before.
+        Path: the folder; one that is named may have been there before.
+
+    Raises:
+        SettingError: if ``run_dir`` is a file.
 
     Examples:
         >>> import tempfile
@@ -35,10 +39,24 @@ def make_run_dir(config: RunConfig) -> Path:
         >>> make_run_dir(MPOConfig(run_dir=f"{tempfile.mkdtemp()}/cheetah")).name
         'cheetah'
     """
+    if config.run_dir:
+        folder = Path(config.run_dir).expanduser()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:
+            raise SettingError(
+                f"run_dir must be a folder, got the file {str(folder)!r}."
+            ) from error
+        return folder
     name = f"{config.env}-{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}".replace("/", "-")
-    folder = Path(config.run_dir).expanduser() if config.run_dir else Path("runs") / name
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    number = 1
+    while True:  # runs that start in the same second have a folder each
+        folder = Path("runs") / (name if number == 1 else f"{name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
 
 
 def due(every: int, env_steps: int, batch: TensorDictBase) -> bool:

@@ -87,6 +87,13 @@ class SequenceReplayBuffer(TensorDictReplayBuffer):
             :class:`SequenceSampler`.
     """
 
+    def _set_index_in_td(self, tensordict: TensorDictBase, index: Any) -> None:
+        """Nothing: the place of a step in the storage is for priorities, which are not kept here.
+
+        TorchRL 0.14.1 also takes a step of each of several environments for as many places as
+        there are environments in the wrong shape, and refuses them.
+        """
+
     def sample(self, batch_size: int | None = None, **kwargs: Any) -> TensorDictBase:
         """``batch_size`` steps, as sequences."""
         steps = super().sample(batch_size, **kwargs)

@@ -6,6 +6,7 @@ Needs OmegaConf, from the ``recipes`` extra. Training runs have Hydra: see ``com
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -36,6 +37,7 @@ def run_tool(settings_class: type[Settings], run: Callable[[Settings], None], pu
         purpose (str): what ``--help`` says first.
     """
     arguments = sys.argv[1:]
+    sys.path.append(os.getcwd())  # where env=module:id is looked for, too
     if {"-h", "--help"} & set(arguments):
         print(_usage(settings_class, purpose))
         return

@@ -324,8 +324,10 @@ class MPOTrainer(Trainer):
         return trainer
 
     def close(self) -> None:
-        """Close the environments; the policy can still be used and saved."""
+        """Close the environments and the logger; the policy can still be used and saved."""
         self.collector.shutdown()
+        if self.logger is not None:
+            self.logger.shutdown()
         if "evaluation_env" in self.__dict__:
             self.evaluation_env.close(raise_if_closed=False)  # made, perhaps never opened
 

@@ -97,6 +97,7 @@ def test_a_checkpoint_file_is_a_run_too(run, call, tmp_path):
         (["run=nowhere"], 1, "checkpoint 'nowhere/checkpoint.zip' does not exist."),
         (["run=.", "checkpoint=best.zip"], 1, "checkpoint 'best.zip' does not exist."),
         (["run=x", "episodes=0"], 2, "episodes must be at least 1, got 0."),
+        (["run=x", "seed=-1"], 2, "seed must be at least 0, got -1."),
         (["run=x", "episodes=many"], 2, "episodes: Value 'many' of type 'str' could not be"),
         (["run=x", "video=perhaps"], 2, "video: Value 'perhaps' is not a valid bool"),
         (["run=x", "epsodes=3"], 2, "'epsodes=3' is no setting; write run=, checkpoint=, "),

@@ -9,7 +9,9 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -135,8 +137,11 @@ def test_multirun_trains_one_agent_a_seed_and_leaves_only_their_folders(tmp_path
     assert {path.name for path in tmp_path.iterdir()} == {"seed_1", "seed_2"}
 
 
-def test_ctrl_c_saves_and_ends_cleanly(tmp_path):
+@pytest.mark.parametrize("processes", [False, True])
+def test_ctrl_c_saves_and_ends_cleanly(processes, tmp_path):
     arguments = [*SHORT, "total_timesteps=1_000_000", "run_dir=results"]
+    if processes:
+        arguments += ["num_envs=2", "env_processes=true"]
     process = subprocess.Popen(
         [sys.executable, str(RECIPE), *arguments],
         cwd=tmp_path,
@@ -144,16 +149,35 @@ def test_ctrl_c_saves_and_ends_cleanly(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
     )
     assert process.stdout is not None
     process.stdout.readline()  # the first evaluation: the loop is running
-    process.send_signal(signal.SIGINT)
+    os.killpg(process.pid, signal.SIGINT)  # to all its processes, as a terminal does
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
+    assert "KeyboardInterrupt" not in errors
     assert output.splitlines()[-1].startswith("mean_reward: ")
     loaded = MPOTrainer.load(tmp_path / "results" / "checkpoint.zip")
     metrics = json.loads((tmp_path / "results" / "metrics.json").read_text())
     assert loaded.collected_frames == metrics["env_steps"] < 1_000_000
+
+
+def test_ctrl_c_in_a_first_batch_without_a_transition_ends_cleanly(tmp_path, monkeypatch):
+    @contextmanager
+    def at_once():
+        yield SimpleNamespace(received=True)
+
+    monkeypatch.setattr(mpo, "stop_request", at_once)
+    config = small_config(run_dir=str(tmp_path), n_step=4, steps_per_batch=4, utd_ratio=0.25)
+    assert mpo.train(config)["env_steps"] == 4
+
+
+def test_the_last_steps_of_several_environments_may_be_one_each(tmp_path):
+    config = small_config(
+        num_envs=4, sequence_length=4, total_timesteps=68, learning_starts=24, run_dir=str(tmp_path)
+    )
+    assert mpo.train(config)["env_steps"] == 68
 
 
 if __name__ == "__main__":

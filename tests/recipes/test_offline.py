@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 
 import gymnasium
@@ -178,6 +179,7 @@ def test_the_agent_that_is_recorded_is_that_of_the_run(folder) -> None:
         (["dataset=pendulum/x-v0"], "run or env must be set"),
         (["dataset=x"], "dataset must be an id such as pendulum/medium-v0"),
         (["dataset=pendulum/x-v0", "episodes=0"], "episodes must be at least 1, got 0"),
+        (["dataset=pendulum/x-v0", "seed=-1"], "seed must be at least 0, got -1"),
         (["dataset=pendulum/x-v0", "run=nowhere"], "checkpoint 'nowhere/checkpoint.zip' does not"),
         (["dataset=pendulum/x-v0", "env=CartPole-v1"], "must have continuous actions"),
         (["dataset=walker/x-v0", "env=dm_control/walker-walk"], "are of Gymnasium environments"),
@@ -190,6 +192,26 @@ def test_a_wrong_recording_is_one_sentence(arguments, sentence, monkeypatch, cap
         record.main()
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and sentence in line
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "plain"),
+    [
+        ("action_repeat", 2, 1),
+        ("hidden_observation", [2], []),
+        ("recurrent", "gru", "none"),
+        ("epsilons", [0.1, 0.1], []),
+    ],
+)
+def test_an_agent_that_sees_or_is_paid_otherwise_is_not_recorded(
+    setting, value, plain, folder, monkeypatch
+) -> None:
+    beside = {"sequence_length": 4} if setting == "recurrent" else {}
+    agent = MPOConfig(**OF_MPO, **beside, **{setting: value})
+    monkeypatch.setattr(record, "load_policy", lambda _: (None, agent, {}))
+    settings = record.Settings(dataset="pendulum/x-v0", run="any")
+    with pytest.raises(SettingError, match=re.escape(f"run must have {setting}={plain}, got")):
+        record.record(settings)
 
 
 def test_a_wrong_run_is_one_sentence(monkeypatch, capsys) -> None:

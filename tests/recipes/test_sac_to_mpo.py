@@ -5,6 +5,7 @@ import math
 
 import pytest
 
+from mpo_torchrl.trainer import SettingError
 from recipes import sac_to_mpo
 
 
@@ -16,6 +17,18 @@ def test_the_same_loop_trains_both(algorithm):
     episode_return = sac_to_mpo.train(settings)
     assert math.isfinite(episode_return)
     assert episode_return < 0
+
+
+def test_another_algorithm_is_refused():
+    with pytest.raises(SettingError, match="algorithm must be mpo or sac, got 'ppo'"):
+        sac_to_mpo.train(sac_to_mpo.Settings(algorithm="ppo"))
+
+
+def test_help_names_every_setting(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["sac_to_mpo.py", "--help"])
+    sac_to_mpo.main()
+    output = capsys.readouterr().out
+    assert all(f"\n  {name} " in output for name in vars(sac_to_mpo.Settings()))
 
 
 def test_the_algorithms_differ_in_the_loss_and_its_keys_alone():

@@ -139,6 +139,39 @@ def test_a_data_set_is_never_overwritten() -> None:
         record_random(NAME)
 
 
+class Endless(gymnasium.Env):
+    """No end, unless it is registered with one."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (3,))
+    action_space = gymnasium.spaces.Box(-1.0, 1.0, (1,))
+
+    def reset(self, seed=None, options=None):
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(3, np.float32), 0.0, False, False, {}
+
+
+def test_an_environment_without_an_end_is_not_recorded(monkeypatch, folder) -> None:
+    monkeypatch.setattr("mpo_torchrl.trainer.dataset.MAX_EPISODE_STEPS", 20)
+    with pytest.raises(SettingError, match="no end in 20 steps: register .* max_episode_steps"):
+        record_dataset(NAME, Endless(), lambda _: np.zeros(1, np.float32), [0])
+    assert not list(folder.iterdir())
+
+
+def test_an_environment_that_cannot_be_written_down_is_refused_before_it_is_played(folder) -> None:
+    gymnasium.register("mpo/ByClass-v0", Endless, max_episode_steps=5)
+    with pytest.raises(SettingError, match="registered with its class.* entry_point='module:Cla"):
+        record_dataset(NAME, gymnasium.make("mpo/ByClass-v0"), None, [0])
+    assert not list(folder.iterdir())
+    del gymnasium.registry["mpo/ByClass-v0"]
+
+
+def test_a_module_in_the_name_of_the_environment_is_not_part_of_its_id() -> None:
+    record_random(NAME)
+    assert load(env_name="gymnasium.envs.classic_control:Pendulum-v1").transitions.numel()
+
+
 def test_torchrls_own_reader_hands_out_zeros(tmp_path) -> None:
     # When it does no longer, load_dataset can be it.
     record_random(NAME)

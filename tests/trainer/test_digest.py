@@ -27,6 +27,11 @@ def test_the_order_of_the_entries_does_not_matter():
     assert digest(a=one, b=other) == digest(b=other, a=one)
 
 
+def test_an_expanded_number_is_read_as_any_other():
+    number = torch.tensor(2.0)
+    assert digest(a=number.expand(1)) == digest(a=number.reshape(1))
+
+
 def test_layout_in_memory_does_not_matter():
     table = torch.arange(6.0).reshape(2, 3)
     assert digest(a=table.t().contiguous().t()) == digest(a=table)

@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 from torchrl.envs import ParallelEnv, SerialEnv
 
 from mpo_torchrl.trainer.environment import make_env, make_training_env
@@ -25,6 +25,10 @@ SPACES = {
     "DictAction": (OBSERVATION, Dict(arm=ACTION)),
     "Unbounded": (OBSERVATION, UNBOUNDED),
     "Discrete": (OBSERVATION, Discrete(3)),
+    "FromMinusOne": (OBSERVATION, Discrete(3, start=-1)),
+    "SeveralDiscrete": (OBSERVATION, MultiDiscrete([2, 3])),
+    "Goal": (Dict(observation=OBSERVATION, goal=OBSERVATION), ACTION),
+    "Fixed": (OBSERVATION, Box(np.array([-1, 2], np.float32), np.array([1, 2], np.float32))),
 }
 
 
@@ -64,12 +68,32 @@ def register():
         ("mpo/Unbounded-v0", "must have bounded actions"),
         ("mpo/DictObservation-v0", r"must have the key 'observation', got \['left', 'right'\]"),
         ("mpo/Pixels-v0", r"must have the key 'observation', got \['pixels'\]"),
+        ("mpo/Goal-v0", r"shows \['goal'\] beside 'observation', which would not be seen; flatten"),
+        ("mpo/Fixed-v0", r"a choice in every dimension .*, got low \[-1.0, 2.0\] and high \[1.0"),
         ("mpo/Image-v0", r"must have a flat observation of real numbers, got shape \(2, 2\)"),
     ],
 )
 def test_an_unsuited_environment_is_named_with_the_reason(name, sentence):
     with pytest.raises(SettingError, match=sentence):
         make_env(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("Pendulum-v1", "must have one discrete action for policy=categorical, got Bounded"),
+        ("mpo/SeveralDiscrete-v0", "must have one discrete action .*, got MultiOneHot"),
+        ("mpo/FromMinusOne-v0", "must number its actions from 0, got from -1"),
+    ],
+)
+def test_unsuited_actions_of_a_categorical_policy_are_named(name, sentence):
+    with pytest.raises(SettingError, match=sentence):
+        make_env(name, discrete=True)
+
+
+def test_a_class_that_cannot_be_drawn_is_named(own):
+    with pytest.raises(SettingError, match="cannot be drawn, it takes no render_mode"):
+        make_env(own, render=True)
 
 
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch):

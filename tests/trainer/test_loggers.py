@@ -92,6 +92,24 @@ def test_mlflow_receives_every_metric_at_its_step(tmp_path, monkeypatch):
     assert [(metric.step, metric.value) for metric in history] == [(10, -150.0), (20, -150.0)]
 
 
+def test_a_closed_trainer_leaves_mlflow_to_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("first", "second"):
+        config = small_config(logger="mlflow", run_dir=str(tmp_path / name))
+        trainer = MPOTrainer.from_config(config)
+        trainer.train()
+        trainer.close()
+        assert (tmp_path / name / "mlflow.db").is_file()
+
+
+def test_a_trainer_in_the_home_folder_has_one_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    MPOTrainer.from_config(small_config(run_dir="~/run")).train()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert {"progress.csv", "metrics.json"} < {path.name for path in (tmp_path / "run").iterdir()}
+
+
 def test_a_logger_that_refuses_is_one_sentence(tmp_path, monkeypatch):
     (tmp_path / "tensorboard").write_text("in the way")
     logger = make_logger(small_config(logger="tensorboard"), tmp_path)

@@ -5,7 +5,14 @@ import json
 import pytest
 import torch
 
-from mpo_torchrl.trainer import Progress, TableLogger, final_metrics, make_run_dir, write_metrics
+from mpo_torchrl.trainer import (
+    Progress,
+    SettingError,
+    TableLogger,
+    final_metrics,
+    make_run_dir,
+    write_metrics,
+)
 from mpo_torchrl.trainer.plot import draw_learning_curve
 from mpo_torchrl.trainer.results import progress_line
 from tests.trainer.small import small_config
@@ -17,6 +24,20 @@ def test_an_unnamed_run_gets_a_folder_of_its_own(tmp_path, monkeypatch):
     assert folder.is_dir()
     assert folder.parent.name == "runs"
     assert folder.name.startswith("Pendulum-v1-3-")
+
+
+def test_runs_that_start_in_the_same_second_have_a_folder_each(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("time.strftime", lambda _: "20260101-120000")
+    folders = [make_run_dir(small_config()).name for _ in range(3)]
+    first = "Pendulum-v1-3-20260101-120000"
+    assert folders == [first, f"{first}-2", f"{first}-3"]
+
+
+def test_a_run_in_a_file_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingError, match="run_dir must be a folder, got the file '.*file'"):
+        make_run_dir(small_config(run_dir=str(tmp_path / "file")))
 
 
 def test_a_named_run_gets_its_folder_with_parents(tmp_path):
