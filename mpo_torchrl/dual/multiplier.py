@@ -98,15 +98,10 @@ class LagrangeMultiplier(nn.Module):
 class _Floor(torch.autograd.Function):
     """No value below the floor; below it, no gradient whose step leads further down."""
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(raw: Tensor) -> Tensor:
+    def forward(ctx: Any, raw: Tensor) -> Tensor:
+        ctx.save_for_backward(raw)
         return raw.clamp(min=_FLOOR)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
