@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 _FLOOR = -18.0
 _OFFSET = 1e-8
+_LEAST = math.log1p(math.exp(_FLOOR)) + _OFFSET  # with softplus
 
 Parametrization = Literal["softplus", "exp"]
 
@@ -79,10 +81,15 @@ class LagrangeMultiplier(nn.Module):
             raise ValueError(
                 f"a Lagrange multiplier must be positive and finite, got {value.tolist()}."
             )
+        least = math.exp(_FLOOR) if self.parametrization == "exp" else _LEAST
+        if not bool((value > 0.999 * least).all()):  # it may have been rounded on its way here
+            raise ValueError(
+                f"a Lagrange multiplier starts at {least:.2g} or above, got {value.tolist()}."
+            )
         if self.parametrization == "exp":
             raw = value.log()
         else:
-            value = (value - _OFFSET).clamp(min=torch.finfo(torch.float64).tiny)
+            value = value - _OFFSET
             raw = value + torch.log(-torch.expm1(-value))
         self.raw.copy_(raw.clamp(min=_FLOOR).to(self.raw))
 

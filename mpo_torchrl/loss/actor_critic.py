@@ -316,9 +316,12 @@ class ActorCriticLoss(ActorLoss):
     def _qvalue_terms_of(
         self, prediction: Tensor, tensordict: TensorDictBase, target: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        loss = self._reducer(tensordict)(
-            self.critic.loss(prediction, target), weights=self._priority_weight(tensordict)
-        )
+        loss = self.critic.loss(prediction, target)  # [*B]
+        weight = self._priority_weight(tensordict)
+        if weight is not None:
+            key = self.tensor_keys.priority_weight
+            weight = checks.one_per_state(key, weight, loss.shape)
+        loss = self._reducer(tensordict)(loss, weights=weight)
         td_error = self.critic.td_error(prediction, target)
         q_value = self.critic.mean(prediction.detach()).mean(0)
         return loss, {"td_error": td_error, "q_value": q_value}

@@ -85,22 +85,23 @@ def _probe(distribution: type) -> d.Distribution | None:
     return None
 
 
-def index_of(action: Tensor, is_one_hot: bool, batch: torch.Size) -> Tensor:
+def index_of(action: Tensor, is_one_hot: bool, batch: torch.Size, number: int) -> Tensor:
     """Which action was taken, ``[*B, 1]``.
 
     Args:
         action (Tensor): ``[*B, A]`` if one-hot, else ``[*B]`` or ``[*B, 1]``.
         is_one_hot (bool): how the policy writes its actions.
         batch (torch.Size): ``*B``.
+        number (int): how many actions there are, ``A``.
 
     Raises:
         ValueError: if the shape is another.
     """
-    if is_one_hot and action.shape[:-1] == batch:
+    if is_one_hot and action.shape == (*batch, number):
         return action.long().argmax(-1, keepdim=True)
     if not is_one_hot and action.shape in (batch, (*batch, 1)):
         return action.long().reshape(*batch, 1)
-    expected = "[*B, A], one-hot" if is_one_hot else "[*B] or [*B, 1], whole numbers"
+    expected = f"[*B, {number}], one-hot" if is_one_hot else "[*B] or [*B, 1], whole numbers"
     raise ValueError(
         f"the batch's actions must be {expected}, as the policy's are, with *B = {list(batch)}, "
         f"got shape {list(action.shape)}."

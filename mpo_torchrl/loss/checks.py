@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 from tensordict import NestedKey, TensorDictBase
+from torch import Tensor
 
 from mpo_torchrl.errors import MissingEntryError, listed
 
@@ -63,6 +64,15 @@ def require_reward_shape(
             f"the reward under {('next', key)!r} must be [*B, {size}] = {[*batch, size]}, got "
             f"{list(found)}."
         )
+
+
+def one_per_state(key: NestedKey, found: Tensor, batch: torch.Size) -> Tensor:
+    """The entry as ``[*B]``; raises ``ValueError`` unless it is that, or ``[*B, 1]``."""
+    if found.shape not in (batch, (*batch, 1)):
+        raise ValueError(
+            f"the entry {key!r} must be [*B] = {list(batch)}, or [*B, 1], got {list(found.shape)}."
+        )
+    return found.reshape(batch)
 
 
 def require_finite(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> None:

@@ -218,6 +218,6 @@ class DiscreteMPOLoss(ImprovementLoss):
             tensordict, self._trained_critics, target.shape, vmap_randomness=self._vmap_mode(target)
         )  # [C, *B, A]
         action = tensordict.get(self.tensor_keys.action)
-        index = index_of(action, self._policy.is_one_hot, target.shape)
+        index = index_of(action, self._policy.is_one_hot, target.shape, values.shape[-1])
         taken = values.gather(-1, index.expand(*values.shape[:-1], 1)).squeeze(-1)  # [C, *B]
         return self._qvalue_terms_of(taken, tensordict, target)

@@ -193,7 +193,7 @@ def read_config(path: str | Path, config_class: Any = MPOConfig) -> Any:
         return config_class.from_mapping(read_metadata(path)["config"])
     except ValueError as error:
         raise CheckpointError(
-            f"checkpoint {str(path)!r} has settings of another version: {error}"
+            f"checkpoint {str(path)!r} has settings of another version or recipe: {error}"
         ) from error
 
 

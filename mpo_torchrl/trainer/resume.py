@@ -120,7 +120,8 @@ class RunStates:
             return path
         raise CheckpointError(
             f"none of the {len(found)} states in {str(self.rotation.directory)!r} can be loaded. "
-            f"The newest: {reasons[0]} Start afresh with resume=never or in another run_dir."
+            f"The newest: {reasons[0]} Take another run_dir; resume=never removes them and starts "
+            "afresh."
         )
 
     def save(self) -> None:
@@ -185,7 +186,7 @@ def check_settings(config: RunConfig, saved: RunConfig, run_dir: Path) -> None:
         differences = ", ".join(f"{name}={there[name]} not {here[name]}" for name in others)
         raise SettingError(
             f"run_dir {str(run_dir)!r} holds a run with other settings ({differences}): take "
-            "those, another run_dir, or resume=never to start afresh."
+            "those, another run_dir, or resume=never, which removes it and starts afresh."
         )
 
 

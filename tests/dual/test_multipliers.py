@@ -39,6 +39,17 @@ def test_a_multiplier_does_not_sink_below_the_floor(parametrization) -> None:
     assert (multiplier.raw > -18.5).all()
 
 
+@FORMS
+def test_a_start_below_the_floor_is_refused_and_one_at_the_floor_is_not(parametrization) -> None:
+    multiplier = LagrangeMultiplier(1.0, parametrization=parametrization)
+    multiplier.raw.data.fill_(-1000.0)
+    least = multiplier().item()
+    multiplier.assign(least)
+    assert multiplier().item() == pytest.approx(least, rel=1e-5)
+    with pytest.raises(ValueError, match="starts at [0-9.e-]+ or above, got 1e-09"):
+        LagrangeMultiplier(1e-9, parametrization=parametrization)
+
+
 @pytest.mark.parametrize("raw", [-10.0, 0.0, 3.0, 25.0, 1000.0])
 def test_value_and_slope_are_those_of_softplus(raw) -> None:
     multiplier = LagrangeMultiplier(1.0).double()

@@ -15,6 +15,7 @@ from tests.loss.builders import (
     A,
     make_batch,
     make_loss,
+    seeded,
 )
 
 ENTRIES = ["observation", "action", *(("next", k) for k in ("observation", "reward", "done"))]
@@ -93,6 +94,22 @@ def test_weights_that_are_not_finite_are_refused_where_they_are_read() -> None:
     with pytest.raises(ValueError, match="4 of the 4 numbers under 'priority_weight' are NaN"):
         make_loss()(batch)
     assert make_loss(use_prioritized_weights=False)(batch)["loss_qvalue"].isfinite()
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_weights_may_have_a_last_dimension_of_one(reduction: str) -> None:
+    loss, batch = make_loss(reduction=reduction), make_batch(4)
+    batch["priority_weight"] = torch.rand(4)
+    expected = seeded(loss, batch.copy())["loss_qvalue"]
+    batch["priority_weight"] = batch["priority_weight"].unsqueeze(-1)
+    torch.testing.assert_close(seeded(loss, batch)["loss_qvalue"], expected)
+
+
+def test_weights_of_another_shape_are_refused() -> None:
+    batch = make_batch(4)
+    batch["priority_weight"] = torch.rand(4, 2)
+    with pytest.raises(ValueError, match=r"'priority_weight' must be .* \[4\], or .* \[4, 2\]"):
+        make_loss()(batch)
 
 
 PARTS = pytest.mark.parametrize("part", ["e_step", "temperature_loss", "actor_loss", "alpha_loss"])

@@ -317,6 +317,13 @@ def test_the_policy_stays_within_its_bound_however_long_it_is_fitted() -> None:
     assert 0.2 * 0.02 < losses["kl_policy"] < 1.5 * 0.02
 
 
+def test_one_hot_actions_of_another_number_are_refused() -> None:
+    batch = make_batch(5)
+    batch["action"] = batch["action"][:, :-1]
+    with pytest.raises(ValueError, match=rf"must be \[\*B, {A}\], one-hot.* shape \[5, {A - 1}\]"):
+        make_loss()(batch)
+
+
 def test_a_continuous_policy_is_refused() -> None:
     critics = make_discrete_critics(O, SPECS["one-hot"])
     with pytest.raises(ValueError, match=r"policy over discrete actions.*use MPOLoss"):

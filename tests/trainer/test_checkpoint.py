@@ -178,7 +178,7 @@ def test_settings_of_another_version_are_named(tmp_path):
     config = small_config()
     config.to_dict = lambda: {"learning_speed": 1.0}
     path = save_checkpoint(tmp_path / "old.zip", config, {})
-    with pytest.raises(CheckpointError, match=r"settings of another version: 'learning_speed'"):
+    with pytest.raises(CheckpointError, match="another version or recipe: 'learning_speed'"):
         MPOTrainer.load(path)
 
 

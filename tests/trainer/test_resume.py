@@ -147,7 +147,7 @@ def test_a_damaged_newest_state_falls_back_to_the_one_before_and_says_so(
 def test_no_good_state_at_all_is_an_error_and_not_a_fresh_start(run_dir):
     for step in (50, 60):
         flip(state_file(run_dir, step))
-    with pytest.raises(CheckpointError, match="none of the 2 states .* Start afresh with resume="):
+    with pytest.raises(CheckpointError, match="none of the 2 states .* resume=never removes them"):
         resume(run_dir)
 
 
