@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from runs import ABLATIONS, FOLDER, PUBLISHED, SUITES, benchmark_runs, seeds
+from runs import ABLATIONS, FOLDER, PUBLISHED, SUITES, ablation_runs, benchmark_runs, seeds
 
 from mpo_torchrl.trainer.plot import draw_fronts, draw_learning_curves
 
@@ -78,10 +78,7 @@ def draw_benchmark(suite: str) -> None:
 
 def draw_ablations() -> None:
     """Writes ``ablations.png``: a picture for each task, a line for each change of the settings."""
-    runs = {
-        task: {label: found for label, folder in changes.items() if (found := seeds(folder))}
-        for task, changes in ABLATIONS.items()
-    }
+    runs = {task: ablation_runs(task) for task in ABLATIONS}
     draw_learning_curves(FOLDER / "ablations.png", runs)
 
 

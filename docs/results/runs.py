@@ -90,3 +90,14 @@ def benchmark_runs(task: str) -> dict[str, list[Run]]:
     """The runs of every agent that has some in the task, by the agent's name."""
     runs = {name: seeds(f"benchmark/{task}/{agent}") for agent, name in AGENTS.items()}
     return {name: members for name, members in runs.items() if members}
+
+
+def ablation_runs(task: str) -> dict[str, list[Run]]:
+    """The runs of every change of the settings, of the seeds that all of them have."""
+    found = {settings: seeds(folder) for settings, folder in ABLATIONS[task].items()}
+    found = {settings: runs for settings, runs in found.items() if runs}
+    common = set.intersection(*({run.path.stem for run in runs} for runs in found.values()))
+    return {
+        settings: [run for run in runs if run.path.stem in common]
+        for settings, runs in found.items()
+    }

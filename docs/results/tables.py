@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-from runs import ABLATIONS, AGENTS, FOLDER, PUBLISHED, SUITES, benchmark_runs, seeds
+from runs import ABLATIONS, AGENTS, FOLDER, PUBLISHED, SUITES, ablation_runs, benchmark_runs
 from scipy.stats import bootstrap, trim_mean
 
 from mpo_torchrl.trainer.curves import Numbers, Run, measured
@@ -38,10 +38,8 @@ def returns_table(tasks: Sequence[str]) -> str:
 def ablations_table(task: str) -> str:
     """A row for every change of the settings: the return at each mark, as far as it was run."""
     rows = [("settings", *(f"{mark:,}" for mark in MARKS))]
-    for settings, folder in ABLATIONS[task].items():
-        runs = seeds(folder)
-        if runs:
-            rows.append((f"`{settings}`", *(return_at(runs, mark) for mark in MARKS)))
+    for settings, runs in ablation_runs(task).items():
+        rows.append((f"`{settings}`", *(return_at(runs, mark) for mark in MARKS)))
     return table(rows)
 
 
