@@ -10,7 +10,7 @@ from tensordict import NestedKey
 from tensordict.nn import CompositeDistribution
 from torch import Tensor
 from torch import distributions as d
-from torchrl.modules import MaskedOneHotCategorical, OneHotCategorical
+from torchrl.modules import MaskedCategorical, MaskedOneHotCategorical, OneHotCategorical
 
 
 class GaussianBase(NamedTuple):
@@ -93,6 +93,19 @@ def join_heads(actions: Iterable[Tensor], indices: Iterable[bool]) -> Tensor:
     real = [column.dtype for column in columns if column.is_floating_point()]
     dtype = real[0] if real else torch.get_default_dtype()
     return torch.cat([column.to(dtype) for column in columns], -1)
+
+
+def log_prob(dist: d.Distribution, action: Tensor) -> Tensor:
+    """Log-probabilities of actions with sample dimensions before those of the distribution.
+
+    TorchRL's masked distributions know the probability of one action alone.
+    """
+    if not isinstance(dist, (MaskedCategorical, MaskedOneHotCategorical)):
+        return dist.log_prob(action)
+    one_hot = isinstance(dist, MaskedOneHotCategorical)
+    index = action.argmax(-1, keepdim=True) if one_hot else action.long().unsqueeze(-1)
+    logits = dist.logits.log_softmax(-1)
+    return logits.expand(*index.shape[:-1], logits.shape[-1]).gather(-1, index).squeeze(-1)
 
 
 def per_state(values: Tensor, batch_dims: int) -> Tensor:

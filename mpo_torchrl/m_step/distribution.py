@@ -7,7 +7,7 @@ from tensordict import TensorDictBase
 from torch import Tensor, nn
 from torch import distributions as d
 
-from mpo_torchrl.distributions import per_state
+from mpo_torchrl.distributions import log_prob, per_state
 from mpo_torchrl.dual import KLMultiplier
 from mpo_torchrl.m_step.fit import Fit
 
@@ -65,19 +65,17 @@ class DistributionMStep(nn.Module):
             raise ValueError("DistributionMStep needs the reference policy, got None.")
         weight = improved.get("weight").detach()  # a target of the fit, as the actions are
         action = improved.get("action").detach().movedim(weight.ndim - 1, 0)  # [N, *B, A]
-        log_prob = per_state(policy.log_prob(action), 1 + weight[..., 0].ndim)  # [N, *B]
-        kl = _kl(reference, policy, action, log_prob)
-        readings = {"entropy": -log_prob.detach().mean(0)}
-        return Fit(-(weight.movedim(-1, 0) * log_prob).sum(0), {"policy": kl}, readings)
+        drawn = per_state(log_prob(policy, action), 1 + weight[..., 0].ndim)  # [N, *B]
+        kl = _kl(reference, policy, action, drawn)
+        readings = {"entropy": -drawn.detach().mean(0)}
+        return Fit(-(weight.movedim(-1, 0) * drawn).sum(0), {"policy": kl}, readings)
 
 
-def _kl(
-    reference: d.Distribution, policy: d.Distribution, action: Tensor, log_prob: Tensor
-) -> Tensor:
-    batch_dims = log_prob.ndim - 1
+def _kl(reference: d.Distribution, policy: d.Distribution, action: Tensor, drawn: Tensor) -> Tensor:
+    batch_dims = drawn.ndim - 1
     try:
         return per_state(d.kl_divergence(reference, policy), batch_dims)
     except NotImplementedError:
         with torch.no_grad():
-            log_prob_ref = per_state(reference.log_prob(action), 1 + batch_dims)
-        return (log_prob_ref - log_prob).mean(0)
+            drawn_ref = per_state(log_prob(reference, action), 1 + batch_dims)
+        return (drawn_ref - drawn).mean(0)

@@ -11,10 +11,18 @@ from tensordict.nn import CompositeDistribution, NormalParamExtractor, TensorDic
 from torch import Tensor, nn
 from torch import distributions as d
 from torchrl.data import Bounded, Categorical, Composite, OneHot
-from torchrl.modules import IndependentNormal, OneHotCategorical, ProbabilisticActor, TanhNormal
+from torchrl.modules import (
+    IndependentNormal,
+    MaskedCategorical,
+    MaskedOneHotCategorical,
+    OneHotCategorical,
+    ProbabilisticActor,
+    TanhNormal,
+)
 from torchrl.objectives import SoftUpdate
 
 from mpo_torchrl import DiscreteMPOLoss, MPOLoss, MultiObjectiveMPOLoss
+from mpo_torchrl.distributions import log_prob
 from mpo_torchrl.dual import KLMultiplier
 from mpo_torchrl.m_step import CompositeMStep, DistributionMStep, GaussianMStep
 from mpo_torchrl.modules import make_recurrent_critics
@@ -101,6 +109,53 @@ def test_the_losses_of_any_heads_train_everything(real: str, choice: str, shape:
     losses = loss(make_batch(*shape, choice=choice))
     assert set(losses.keys()) == set(loss.out_keys)
     total(losses).backward()
+    trained = [p for p in loss.parameters() if p.requires_grad]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in trained)
+
+
+class SomeGears(nn.Module):
+    """Two heads, the second with a mask that leaves out the last gear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = TwoHeads()
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, ...]:
+        loc, scale, logits = self.heads(observation)
+        allowed = torch.arange(GEARS) < GEARS - 1
+        return loc, scale, logits, allowed.expand(logits.shape)
+
+
+@pytest.mark.parametrize("kind", [MaskedCategorical, MaskedOneHotCategorical])
+def test_the_log_probability_under_a_mask_is_torchrls(kind: type) -> None:
+    mask = torch.tensor([True, True, False, True]).expand(2, 3, 4)
+    policy = kind(logits=torch.randn(2, 3, 4), mask=mask)
+    actions = [policy.sample() for _ in range(5)]
+    expected = torch.stack([policy.log_prob(action) for action in actions])
+    torch.testing.assert_close(log_prob(policy, torch.stack(actions)), expected)
+
+
+@pytest.mark.parametrize("choice", ["one_hot", "index"])
+@pytest.mark.parametrize("shape", [(4,), (2, 3)], ids=str)
+def test_a_head_may_have_a_mask(choice: str, shape: tuple) -> None:
+    kind = MaskedOneHotCategorical if choice == "one_hot" else MaskedCategorical
+    parameters = [("steer", "loc"), ("steer", "scale"), ("gear", "logits"), ("gear", "mask")]
+    actor = ProbabilisticActor(
+        TensorDictModule(SomeGears(), ["observation"], [("params", *key) for key in parameters]),
+        in_keys=["params"],
+        distribution_class=CompositeDistribution,
+        distribution_kwargs={
+            "distribution_map": {"steer": IndependentNormal, "gear": kind},
+            "name_map": dict(zip(("steer", "gear"), KEYS, strict=True)),
+        },
+        spec=spec_of(choice),
+    )
+    loss = MPOLoss(actor, make_critics(), num_action_samples=5)
+    batch = make_batch(*shape, choice=choice)
+    drawn = loss.e_step(batch.copy())["e_step", "action"][..., A:]
+    last = drawn[..., -1] if choice == "one_hot" else drawn[..., 0] == GEARS - 1
+    assert not last.any()
+    total(loss(batch)).backward()
     trained = [p for p in loss.parameters() if p.requires_grad]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in trained)
 
