@@ -33,17 +33,20 @@ _USAGE = """{program}: {purpose}
 
   python {program} [setting=value ...]
   python {program} --multirun seed=0,1,2
-  python {program} --config-name PRESET [setting=value ...]
   python {program} --config-dir FOLDER --config-name NAME   (your own NAME.yaml; its first line:
                                                              defaults: [{name}, _self_])
-
-Presets: what they are after; the files are in {config_dir}
 {presets}
-
 Settings: name, default, meaning [valid]
 {settings}
 
 Everything else that Hydra can do: --hydra-help"""
+
+_PRESETS = """
+  python {program} --config-name PRESET [setting=value ...]
+
+Presets: what they are after; the files are in {config_dir}
+{rows}
+"""
 
 
 def run_from_command_line(
@@ -72,8 +75,7 @@ def run_from_command_line(
             program=program,
             name=name,
             purpose=purpose,
-            config_dir=os.path.relpath(config_dir),
-            presets=_describe_presets(config_dir, name),
+            presets=_describe_presets(program, config_dir, name),
             settings=describe_settings(config_class),
         )
         print(usage)
@@ -120,16 +122,20 @@ def _plain_settings(config_class: type) -> Iterator[None]:
         groups.update(hidden)
 
 
-def _describe_presets(config_dir: Path, name: str) -> str:
+def _describe_presets(program: str, config_dir: Path, name: str) -> str:
     """Each YAML file of the folder, with the first sentence of the comment that it begins with."""
     files = sorted(path for path in config_dir.glob("*.yaml") if path.stem != name)
-    width = max((len(file.stem) for file in files), default=0)
+    if not files:
+        return ""
+    width = max(len(file.stem) for file in files)
     lines = []
     for file in files:
         comment = file.read_text().partition("defaults:")[0].replace("#", "")
         sentence = " ".join(comment.split()).split(". ")[0].rstrip(".")
         lines.append(f"  {file.stem:{width}}  {sentence}")
-    return "\n".join(lines)
+    return _PRESETS.format(
+        program=program, config_dir=os.path.relpath(config_dir), rows="\n".join(lines)
+    )
 
 
 def _to_config(settings: DictConfig, config_class: Any) -> Any:

@@ -157,6 +157,12 @@ def test_settings_that_do_not_fit_together_are_named(settings, sentence):
         VMPOConfig(**settings)
 
 
+def test_help_speaks_of_no_presets_where_there_are_none(tmp_path):
+    output = run("--help", cwd=tmp_path).stdout
+    assert "top_k_fraction" in output
+    assert "preset" not in output.lower()
+
+
 def test_a_policy_that_does_not_fit_the_actions_is_named(tmp_path):
     with pytest.raises(SettingError, match="policy=categorical is for those"):
         train(env="CartPole-v1", policy="gaussian", run_dir=str(tmp_path))
