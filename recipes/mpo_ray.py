@@ -155,8 +155,8 @@ def train(config: RayConfig) -> dict[str, Any]:
                 states.save()
 
     # Results
-    learned = diagnose(loss, replay_buffer.sample()) if len(replay_buffer) else {}
-    metrics = report.finish(learned)
+    diagnostics = diagnose(loss, replay_buffer.sample()) if len(replay_buffer) else {}
+    metrics = report.finish(diagnostics)
     draw_learning_curve(run_dir / "learning_curve.png", table, f"MPO on {config.env}")
     table.shutdown()
     collector.shutdown()

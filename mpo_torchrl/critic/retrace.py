@@ -138,7 +138,7 @@ class RetraceEstimator(ValueEstimatorBase):
         if tensordict.get(keys.steps_to_next_obs, None) is not None:
             raise ValueError(
                 "Retrace reads one step a transition, and by "
-                f"{keys.steps_to_next_obs!r} the batch has several; take TD(0), or n_steps=1."
+                f"{keys.steps_to_next_obs!r} the batch has several; take TD(0), or n_step=1."
             )
         following = tensordict.get("next")
         reward, done = following.get(keys.reward), following.get(keys.done)

@@ -90,8 +90,8 @@ class SequenceReplayBuffer(TensorDictReplayBuffer):
     def _set_index_in_td(self, tensordict: TensorDictBase, index: Any) -> None:
         """Nothing: the place of a step in the storage is for priorities, which are not kept here.
 
-        TorchRL 0.14.1 also takes a step of each of several environments for as many places as
-        there are environments in the wrong shape, and refuses them.
+        TorchRL 0.14.1 also fails on a batch of one step in each of several environments, whose
+        places it brings into the wrong shape.
         """
 
     def sample(self, batch_size: int | None = None, **kwargs: Any) -> TensorDictBase:
