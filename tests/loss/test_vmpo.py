@@ -10,15 +10,8 @@ import torch
 from tensordict import TensorDict
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictModule
 from torch import Tensor, nn
-from torch import distributions as d
 from torchrl.data import Categorical
-from torchrl.modules import (
-    IndependentNormal,
-    MaskedCategorical,
-    Ordinal,
-    ProbabilisticActor,
-    ValueOperator,
-)
+from torchrl.modules import MaskedCategorical, Ordinal, ProbabilisticActor
 from torchrl.objectives import A2CLoss, HardUpdate, SoftUpdate, ValueEstimators
 from torchrl.objectives.value import GAE
 
@@ -130,105 +123,6 @@ def test_an_own_value_estimator_is_taken() -> None:
     loss = make_loss("index")
     gae = GAE(gamma=0.5, lmbda=0.5, value_network=make_value_network(O, num_cells=(8,)))
     assert loss.make_value_estimator(gae).value_estimator is gae
-
-
-# -- importance, restarts, masks ----------------------------------------------------------
-
-
-def test_importance_weights_are_read_from_the_batch() -> None:
-    loss, td = make_loss("index"), make_batch("index", 8)
-    td["importance_weight"] = torch.rand(8)
-    weight = F.vmpo_weights(
-        td["advantage"].squeeze(-1), 1.0, importance_weight=td["importance_weight"]
-    )
-    expected = F.effective_sample_size(weight)
-    torch.testing.assert_close(loss(td)["effective_sample_size"], expected)
-
-
-def test_importance_weights_are_the_ratio_of_target_to_behaviour_cut_at_their_maximum() -> None:
-    loss, td = make_loss("index", max_importance_weight=1.0), make_batch("index", 8)
-    with loss.target_actor_network_params.to_module(loss.actor_network):
-        log_prob = loss.actor_network.get_dist(td).log_prob(td["action"]).detach()
-    td["action_log_prob"] = log_prob + torch.tensor([-1.0, 1.0]).repeat(4)
-    found = loss(td)["effective_sample_size"]
-    td["importance_weight"] = torch.tensor([1.0, torch.tensor(-1.0).exp()]).repeat(4)
-    torch.testing.assert_close(found, loss(td)["effective_sample_size"])
-    assert found != make_loss("index")(td.exclude("importance_weight"))["effective_sample_size"]
-
-
-def test_a_policy_without_event_dimensions_has_one_importance_weight_a_step() -> None:
-    def read(distribution: type, log_prob: Tensor) -> Tensor:
-        torch.manual_seed(0)
-        loss = make_loss("gaussian", max_importance_weight=1.0)
-        loss.actor_network[-1].distribution_class = distribution
-        td = make_batch("gaussian", 8)
-        td["action_log_prob"] = log_prob
-        return loss(td)["effective_sample_size"]
-
-    log_prob = torch.randn(8, 2)
-    found = read(d.Normal, log_prob)
-    torch.testing.assert_close(found, read(IndependentNormal, log_prob.sum(-1)))
-
-
-def test_choices_side_by_side_are_one_step() -> None:
-    network = nn.Sequential(nn.Linear(O, 6), nn.Unflatten(-1, (2, 3)))
-    actor = ProbabilisticActor(
-        TensorDictModule(network, ["observation"], ["logits"]),
-        in_keys=["logits"],
-        distribution_class=d.Categorical,
-        return_log_prob=True,
-    )
-    for size in (2, 5):  # as many steps as choices, too
-        td = make_batch("index", size)
-        td["action"] = torch.randint(3, (size, 2))
-        loss = VMPOLoss(actor, make_value_network(O, num_cells=(8,)), reduction="none")
-        assert loss(td)["loss_actor"].shape == (size,)
-
-
-def test_weights_that_are_not_finite_are_refused() -> None:
-    for key in ("importance_weight", "restarting_weight", "action_log_prob"):
-        td = make_batch("index", 8)
-        td[key] = torch.full((8,), float("nan"))
-        with pytest.raises(ValueError, match=f"8 of the 8 numbers under '{key}' are NaN"):
-            make_loss("index", max_importance_weight=1.0)(td)
-
-
-def test_a_step_that_begins_done_teaches_the_policy_nothing_if_restarts_are_ignored() -> None:
-    loss, td = make_loss("index", ignore_restarts=True), make_batch("index", 8)
-    td["done"] = torch.zeros(8, 1, dtype=torch.bool)
-    td["done"][3] = True
-    found = loss(td)
-    td["restarting_weight"] = (~td["done"]).float()
-    given = make_loss("index")
-    given.load_state_dict(loss.state_dict())
-    td["advantage"][3] = 1000.0
-    torch.testing.assert_close(found["effective_sample_size"], given(td)["effective_sample_size"])
-
-
-@EVERY_POLICY
-def test_masked_steps_are_as_if_they_were_not_there(policy: str) -> None:
-    loss, td = move_policy(make_loss(policy)), make_batch(policy, 12)
-    mask = torch.arange(12) % 3 != 0
-    expected = loss(td[mask])
-    td["mine"] = mask
-    td["advantage"][~mask], td["observation"][~mask] = torch.nan, torch.nan
-    loss.loss_mask_key = "mine"
-    found = loss(td)
-    for key, value in expected.items():
-        torch.testing.assert_close(found[key], value, msg=key)
-    gradients = torch.autograd.grad(total(found), list(loss.parameters()))
-    expected_gradients = torch.autograd.grad(total(expected), list(loss.parameters()))
-    torch.testing.assert_close(gradients, expected_gradients)
-
-
-def test_a_batch_that_is_masked_whole_is_finite() -> None:
-    loss, td = make_loss("gaussian"), make_batch("gaussian", 6)
-    td["mine"] = torch.zeros(6, dtype=torch.bool)
-    loss.loss_mask_key = "mine"
-    output = loss(td)
-    total(output).backward()
-    assert all(bool(value.isfinite().all()) for value in output.values())
-    assert all(bool(p.grad.isfinite().all()) for p in loss.parameters())
 
 
 # -- who learns what ----------------------------------------------------------------------
@@ -488,102 +382,6 @@ def test_an_ordinal_policy_has_the_bound_of_a_categorical_one() -> None:
     loss = move_policy(VMPOLoss(actor, make_value_network(O, num_cells=(8,))))
     assert list(loss.multipliers()) == ["temperature", "alpha_policy"]
     assert loss(make_batch("index", 8))["kl_policy"] > 0
-
-
-# -- errors -------------------------------------------------------------------------------
-
-
-def drop(*keys):
-    return lambda td: td.exclude(*keys)
-
-
-def put(key, value):
-    return lambda td: td.set(key, value)
-
-
-BAD_BATCHES = [
-    ("index", drop("value_target"), KeyError, "no entry 'value_target'"),
-    ("index", drop("action"), KeyError, "no entry 'action'"),
-    ("index", drop("observation"), KeyError, "no entry 'observation'"),
-    ("index", drop("advantage", ("next", "reward")), KeyError, r"\('next', 'reward'\)"),
-    (
-        "index",
-        put("advantage", torch.zeros(6, 2)),
-        ValueError,
-        r"'advantage' and 'value_target' must both be \[\*B, 1\], got \[6, 2\] and \[6, 1\]",
-    ),
-    (
-        "index",
-        put("action", torch.zeros(6, 3)),
-        ValueError,
-        r"actions of shape \[6, 3\] under 'action', the policy's are \[6\]",
-    ),
-    (
-        "one_hot",
-        put("action", torch.zeros(6, dtype=torch.long)),
-        ValueError,
-        r"actions of shape \[6\] under 'action', the policy's are \[6, 3\]",
-    ),
-    ("gaussian", put("action", torch.zeros(6, 3)), ValueError, r"the policy's are \[6, 2\]"),
-    ("index", put("advantage", torch.full((6, 1), torch.nan)), ValueError, "6 of the 6"),
-    ("index", lambda td: td[:0], ValueError, "the batch is empty"),
-    ("index", lambda td: td[:1], ValueError, "leaves none of 1 steps"),
-]
-
-
-@pytest.mark.parametrize(
-    ("policy", "change", "kind", "sentence"),
-    BAD_BATCHES,
-    ids=[f"{policy}-{sentence}" for policy, _, _, sentence in BAD_BATCHES],
-)
-def test_a_bad_batch_is_named(policy: str, change, kind, sentence: str) -> None:
-    with pytest.raises(kind, match=sentence):
-        make_loss(policy)(change(make_batch(policy, 6)))
-
-
-@pytest.mark.parametrize(
-    ("settings", "sentence"),
-    [
-        ({"top_k_fraction": 0.0}, r"top_k_fraction must be in \(0, 1\], got 0.0"),
-        ({"epsilon": 0.0}, "epsilon is a bound on a KL divergence and must be positive"),
-        ({"epsilon_policy": -1.0}, "epsilon_policy is a bound"),
-        ({"loss_critic_type": "l3"}, "loss_critic_type must be one of"),
-        ({"reduction": "max"}, "reduction must be one of"),
-        ({"max_importance_weight": 0.0}, "max_importance_weight must be positive or None"),
-    ],
-    ids=str,
-)
-def test_an_impossible_setting_is_named(settings: dict, sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
-        make_loss("index", **settings)
-
-
-def test_a_missing_done_flag_is_named_if_restarts_are_ignored() -> None:
-    with pytest.raises(KeyError, match="no entry 'done'"):
-        make_loss("index", ignore_restarts=True)(make_batch("index", 6))
-
-
-def test_a_missing_behaviour_log_probability_is_named() -> None:
-    with pytest.raises(KeyError, match="no entry 'action_log_prob'"):
-        make_loss("index", max_importance_weight=1.0)(make_batch("index", 6))
-
-
-def test_a_value_key_that_the_critic_does_not_write_is_named() -> None:
-    with pytest.raises(KeyError, match="value key 'v' not found in value network out_keys"):
-        make_loss("index").set_keys(value="v")
-
-
-def test_a_critic_of_two_values_is_named() -> None:
-    critic = ValueOperator(nn.Linear(O, 2), in_keys=["observation"])
-    with pytest.raises(ValueError, match=r"as \[\*B, 1\] = \[6, 1\], got \[6, 2\]"):
-        VMPOLoss(make_actor("index"), critic)(make_batch("index", 6))
-
-
-def test_networks_of_the_wrong_kind_are_named() -> None:
-    with pytest.raises(TypeError, match="must be a TensorDict module such as torchrl's Value"):
-        VMPOLoss(make_actor("index"), nn.Linear(O, 1))
-    with pytest.raises(TypeError, match="must be a stochastic policy"):
-        VMPOLoss(make_value_network(O), make_value_network(O))
 
 
 if __name__ == "__main__":
