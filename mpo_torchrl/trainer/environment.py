@@ -352,7 +352,7 @@ def _check_action(name: str, env: EnvBase) -> Bounded:
     if not spec.dtype.is_floating_point:
         raise SettingError(
             f"env {name!r} must have continuous actions, got a discrete space ({kind}); "
-            "policy=categorical is for those."
+            "recipes/mpo.py and recipes/vmpo.py learn those with policy=categorical."
         )
     if spec.ndim != 1:
         raise SettingError(f"env {name!r} must have flat actions, got shape {tuple(spec.shape)}.")

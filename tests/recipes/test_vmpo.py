@@ -164,7 +164,7 @@ def test_help_speaks_of_no_presets_where_there_are_none(tmp_path):
 
 
 def test_a_policy_that_does_not_fit_the_actions_is_named(tmp_path):
-    with pytest.raises(SettingError, match="policy=categorical is for those"):
+    with pytest.raises(SettingError, match="learn those with policy=categorical"):
         train(env="CartPole-v1", policy="gaussian", run_dir=str(tmp_path))
 
 

@@ -71,7 +71,7 @@ def test_a_box_of_actions_is_refused():
 
 
 def test_discrete_actions_are_refused_with_the_policy_for_them():
-    with pytest.raises(SettingError, match="policy=categorical is for those"):
+    with pytest.raises(SettingError, match="learn those with policy=categorical"):
         make_env("CartPole-v1")
 
 
