@@ -71,7 +71,7 @@ class StatelessNetwork:
         self._layers = [
             _Layer(layer, name) for layer, name in _chain(network.module, f"{prefix}module.")
         ]
-        self._row_by_row = all(_is_row_by_row(layer.module) for layer in self._layers)
+        self.is_row_by_row = all(_is_row_by_row(layer.module) for layer in self._layers)
         linear = [i for i, layer in enumerate(self._layers) if layer.kind is nn.Linear]
         # What runs in low precision: layers before the last linear one, if all can.
         hidden = self._layers[linear[0] : linear[-1]] if linear else []
@@ -116,8 +116,13 @@ class StatelessNetwork:
             hidden_dtype (torch.dtype, optional): compute every linear layer but the last, and
                 what lies between them, in this precision. The last one and what follows run
                 in that of their parameters, and so does all if parameters of another kind of
-                layer lie between.
+                layer lie between. Autocast means the same here, with its precision.
         """
+        device = inputs[0].device.type
+        if torch.is_autocast_enabled(device):
+            hidden_dtype = hidden_dtype or torch.get_autocast_dtype(device)
+            with torch.autocast(device, enabled=False):
+                return self(params, inputs, hidden_dtype)
         if hidden_dtype is not None:
             params = self._cast_hidden(params, hidden_dtype)
         if self._joins_inputs and len(inputs) > 1:
@@ -137,7 +142,7 @@ class StatelessNetwork:
         first = inputs[0]
         if torch.is_grad_enabled() or first.device.type != "cpu":
             return 1
-        if first.ndim < 3 or not self._row_by_row:
+        if first.ndim < 3 or not self.is_row_by_row:
             return 1
         rows = _BYTES_IN_CACHE // (_WIDTH * dtype.itemsize)
         return min(len(first), -(-first.shape[:-1].numel() // rows))
@@ -217,7 +222,11 @@ class _Layer:
         for name, value in vars(self.module).items():  # whatever was changed since
             if name not in ("_parameters", "_buffers"):
                 vars(shell)[name] = value
-        return shell(*inputs)
+        try:
+            return shell(*inputs)
+        finally:  # what stays here would keep a graph alive, and cannot be copied
+            for name in own:
+                (shell._buffers if name in shell._buffers else shell._parameters)[name] = None
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

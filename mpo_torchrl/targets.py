@@ -1,9 +1,13 @@
-"""Target networks moved in one call."""
+"""Target networks moved in one call.
+
+Both updaters copy the buffers of the networks, such as running means, as they are; those of TorchRL
+pass over them.
+"""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchrl.objectives import LossModule, SoftUpdate
 from torchrl.objectives.utils import TargetNetUpdater
 
@@ -37,10 +41,10 @@ class FusedSoftUpdate(SoftUpdate):
     def step(self) -> None:
         """Moves every target by ``tau`` towards its network."""
         if self._moved is None:
-            self._moved = _targets_and_sources(self)
-        targets, sources = self._moved
+            self._moved, self._copied = _targets_and_sources(self), _targets_and_buffers(self)
         with torch.no_grad():
-            torch._foreach_lerp_(targets, sources, 1 - self.eps)
+            torch._foreach_lerp_(*self._moved, 1 - self.eps)
+            _copy(*self._copied)
 
     def state_dict(self) -> dict[str, int]:
         """Nothing: the targets are part of the loss."""
@@ -49,8 +53,9 @@ class FusedSoftUpdate(SoftUpdate):
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Nothing to take over."""
 
-    # The tensors themselves, looked up once: both are only ever changed in place.
+    # The tensors themselves, looked up once: all are only ever changed in place.
     _moved: tuple[list[Tensor], list[Tensor]] | None = None
+    _copied: tuple[list[Tensor], list[Tensor]] = ([], [])
 
 
 class PeriodicUpdate(TargetNetUpdater):
@@ -88,9 +93,9 @@ class PeriodicUpdate(TargetNetUpdater):
         """Copies if it is due."""
         self.calls += 1
         if self.calls % self.period == 0:
-            targets, sources = _targets_and_sources(self)
             with torch.no_grad():
-                torch._foreach_copy_(targets, sources)
+                _copy(*_targets_and_sources(self))
+                _copy(*_targets_and_buffers(self))
 
     def state_dict(self) -> dict[str, int]:
         """The calls so far."""
@@ -107,3 +112,20 @@ def _targets_and_sources(updater: TargetNetUpdater) -> tuple[list[Tensor], list[
     keys = list(updater._sources.keys(include_nested=True, leaves_only=True))
     targets = [updater._targets.get((f"target_{key[0]}", *key[1:])) for key in keys]
     return targets, [updater._sources.get(key) for key in keys]
+
+
+def _targets_and_buffers(updater: TargetNetUpdater) -> tuple[list[Tensor], list[Tensor]]:
+    """What is no parameter in the targets, and where it comes from."""
+    targets, buffers = [], []
+    for name, target_name in zip(updater._source_names, updater._target_names, strict=True):
+        target = getattr(updater.loss_module, target_name)
+        for key, value in getattr(updater.loss_module, name).items(True, True):
+            if not isinstance(value, nn.Parameter) and not value.requires_grad:
+                targets.append(target.get(key))
+                buffers.append(value)
+    return targets, buffers
+
+
+def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
+    if targets:  # torch has no empty lists here
+        torch._foreach_copy_(targets, sources)

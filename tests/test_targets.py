@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tensordict.nn import NormalParamExtractor, TensorDictModule
+from torch import nn
 from torchrl.data import Bounded
+from torchrl.modules import ProbabilisticActor, TanhNormal
 from torchrl.objectives import HardUpdate, SoftUpdate
 
 from mpo_torchrl import MPOLoss
@@ -94,6 +97,27 @@ def test_the_count_survives_a_file() -> None:
 def test_a_period_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="period must be at least 1, got 0"):
         PeriodicUpdate(make_loss(), period=0)
+
+
+@pytest.mark.parametrize("updater", [PeriodicUpdate, FusedSoftUpdate])
+def test_buffers_are_copied_as_they_are(updater) -> None:
+    layers = [nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Linear(8, 4), NormalParamExtractor()]
+    network = nn.Sequential(*layers)
+    actor = ProbabilisticActor(
+        TensorDictModule(network, ["observation"], ["loc", "scale"]),
+        in_keys=["loc", "scale"],
+        distribution_class=TanhNormal,
+        spec=SPEC,
+    )
+    loss = MPOLoss(actor, make_critics(3, SPEC, num_cells=(8,)))
+    targets = updater(loss, **({"period": 1} if updater is PeriodicUpdate else {"tau": 0.1}))
+    network(torch.randn(16, 3) + 2)
+    targets.step()
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        key = ("module", "0", "module", "1", name)
+        source = loss.actor_network_params.get(key)
+        assert source.any()
+        assert torch.equal(loss.target_actor_network_params.get(key), source)
 
 
 if __name__ == "__main__":

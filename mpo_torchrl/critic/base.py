@@ -10,6 +10,7 @@ import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torchrl.objectives.value import ValueEstimatorBase
 
 from mpo_torchrl.critic.ensemble import Ensemble, output_of
@@ -57,6 +58,9 @@ class Critic(nn.Module, ABC):
     num_objectives = 1
     """How many rewards there are, each with a value of its own."""
 
+    reads_action = True
+    """Whether the networks read the action, or else value every one at once."""
+
     def __init__(
         self,
         network: TensorDictModuleBase | Sequence[TensorDictModuleBase],
@@ -86,6 +90,7 @@ class Critic(nn.Module, ABC):
                     "all with the parameters of each; these differ in their keys or layers."
                 )
         self.networks = nn.ModuleList(networks)
+        self.is_list = isinstance(network, (list, tuple))
         self.ensemble = Ensemble(networks[0])
         self.num_outputs = num_outputs
         self.value_key = value_key
@@ -209,5 +214,6 @@ def _structure(network: Any) -> tuple[Any, ...]:
         name: None if nn.parameter.is_lazy(parameter) else parameter.shape
         for name, parameter in network.named_parameters()
     }
-    layers = [type(module) for module in network.modules()]
+    # A parametrized layer is of a class of its own.
+    layers = [parametrize.type_before_parametrizations(module) for module in network.modules()]
     return list(network.in_keys), list(network.out_keys), layers, shapes

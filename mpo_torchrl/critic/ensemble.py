@@ -42,6 +42,8 @@ class Ensemble:
         one_output = len(head.out_keys) == 1
         self.is_stateless = one_output and StatelessNetwork.supports(head)
         self._stateless = StatelessNetwork(head, parts[0].prefix) if self.is_stateless else None
+        # Else it may count on how many dimensions a batch has, as a convolution does.
+        self.is_row_by_row = self._stateless is not None and self._stateless.is_row_by_row
 
     def recall(self, states: TensorDictBase, params: ParameterSets) -> list[TensorDictBase]:
         """What each member of a recurrent network remembers in each state: ``C`` times ``[*B]``.
@@ -60,7 +62,8 @@ class Ensemble:
         self, past: TensorDictBase, params: ParameterSets
     ) -> dict[str, dict[NestedKey, Tensor]]:
         """What each member of a recurrent network remembers after the steps of ``past``."""
-        assert self.memory is not None
+        if self.memory is None:
+            return {}
         states = {}
         for role, member in _members(params):
             with member.to_module(self.network, preserve_module_state=False):

@@ -45,6 +45,8 @@ class EnumeratedCritic(ScalarCritic):
         torch.Size([1, 5, 2])
     """
 
+    reads_action = False
+
     def __init__(
         self,
         network: TensorDictModuleBase | Sequence[TensorDictModuleBase],

@@ -132,7 +132,8 @@ class BehaviourEStep(SampledEStep):
         improved.setdefault("loc", base.loc)
         improved.setdefault("scale", base.scale)
         if improved.get("action", None) is None:
-            improved.set("action", _require_taken(taken, base.loc.shape).unsqueeze(-2))
+            taken = _require_taken(taken, base.loc.shape).to(base.loc.dtype)
+            improved.set("action", taken.unsqueeze(-2))
         if base.transforms and improved.get("base_action", None) is None:
             limit = self.max_base_action
             unsquashed = base.unsquash(improved.get("action").movedim(-2, 0)).movedim(0, -2)
@@ -180,7 +181,9 @@ class BehaviourEStep(SampledEStep):
 def _counted(improved: TensorDictBase) -> Tensor:
     """The advantages of the batch as those of one state with as many samples: ``[1, M]``."""
     advantage, mask = improved.get("advantage"), improved.get("mask", None)
-    return (advantage if mask is None else advantage[mask]).reshape(1, -1)
+    counted = (advantage if mask is None else advantage[mask]).reshape(1, -1)
+    # Where nothing counts, one of no advantage, which asks nothing of a temperature.
+    return counted if counted.numel() else counted.new_zeros(1, 1)
 
 
 def _require_taken(taken: Tensor | None, shape: torch.Size) -> Tensor:

@@ -149,6 +149,7 @@ def categorical_projection(probs: Tensor, atoms: Tensor, support: Tensor) -> Ten
     upper = upper.clamp(1, support.shape[0] - 1)
     low, high = support[upper - 1], support[upper]
     to_upper = (atoms - low) / (high - low)
+    probs = probs.to(to_upper.dtype)  # autocast has them in another precision
     projected = probs.new_zeros(*probs.shape[:-1], support.shape[0])
     projected = projected.scatter_add(-1, upper - 1, probs * (1 - to_upper))
     return projected.scatter_add(-1, upper, probs * to_upper)

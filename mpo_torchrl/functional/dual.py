@@ -93,8 +93,8 @@ def optimal_temperature(
         tensor(2.1199)
     """
     require_samples("q_value", q_value)
-    q_value = q_value.detach()
-    q_value = q_value.to(torch.promote_types(q_value.dtype, torch.float32))
+    q_value, dtype = q_value.detach(), q_value.dtype
+    q_value = q_value.to(torch.promote_types(dtype, torch.float32))
     below = q_value - q_value.amax(-1, keepdim=True)
     share = torch.ones_like(below[..., 0])
     if mask is not None:
@@ -129,7 +129,8 @@ def optimal_temperature(
         kl, slope = spent(log_temperature)
         step = kl * torch.log(kl.clamp(min=tiny) / epsilon) / slope.clamp(min=tiny)
         log_temperature = torch.minimum(torch.maximum(log_temperature + step, low), high)
-    return log_temperature.exp() * unit
+    temperature = (log_temperature.exp() * unit).to(dtype)
+    return temperature.clamp(min=torch.finfo(dtype).tiny)  # 0 in float16, it may be
 
 
 def categorical_temperature_loss(

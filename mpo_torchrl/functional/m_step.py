@@ -98,10 +98,11 @@ def decoupled_gaussian_nll(
     # Targets of a regression: neither the draws nor their weights may learn from the fit.
     action, weight = action.detach(), weight.detach()
     mass = weight.sum(-1, keepdim=True)  # [*B, 1]
-    row = weight.unsqueeze(-2)  # [*B, 1, N]
+    column = weight.unsqueeze(-1)  # [*B, N, 1]
     # Weights that are all zero, masked or far below the best of a batch, count for nothing.
-    center = (row @ action).squeeze(-2) / mass.clamp(min=torch.finfo(mass.dtype).tiny)  # [*B, A]
-    spread = (row @ (action - center.unsqueeze(-2)).square()).squeeze(-2)  # [*B, A]
+    # Sums of products, not matrix products, which autocast would round.
+    center = (column * action).sum(-2) / mass.clamp(min=torch.finfo(mass.dtype).tiny)  # [*B, A]
+    spread = (column * (action - center.unsqueeze(-2)).square()).sum(-2)  # [*B, A]
 
     squares_mean = (spread + mass * (center - loc).square()) / scale_ref.square()
     squares_stddev = (spread + mass * (center - loc_ref).square()) / scale.square()

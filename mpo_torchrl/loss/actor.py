@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from tensordict import NestedKey
 from tensordict.nn import ProbabilisticTensorDictSequential, TensorDictParams
 from torch import Tensor, nn
@@ -51,6 +52,15 @@ class ActorLoss(LagrangianLoss):
         critic_params = getattr(self, f"{self.critic_name}_params")
         tie_parameters(critic_params, self.actor_network_params, self._shared)
         self._erase_cache()
+
+    def _follow_new_data(self) -> None:
+        """Ties anew where a shared parameter was given new memory, as by ``parameter.data =``."""
+        if not self._shared or torch.compiler.is_compiling():
+            return
+        tied, owned = self._trained_critics.params, self.actor_network_params
+        for key, own in self._shared.items():
+            if tied.get(key).data_ptr() != owned.get(own).data_ptr():
+                return self._tie_parameters()
 
     def _apply(self, fn: Any) -> ActorLoss:
         super()._apply(fn)

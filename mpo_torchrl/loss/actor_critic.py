@@ -113,8 +113,9 @@ class ActorCriticLoss(ActorLoss):
         self.separate_losses = separate_losses
         self.deactivate_vmap = deactivate_vmap
         self.convert_to_functional(actor_network, "actor_network", create_target_params=delay_actor)
+        checks.require_own_features(critic.in_keys, actor_network.out_keys, self._action_keys)
         networks = list(critic.networks)
-        self.num_qvalue_nets = count_critics(len(networks), num_qvalue_nets)
+        self.num_qvalue_nets = count_critics(len(networks), num_qvalue_nets, is_list=critic.is_list)
         self.convert_to_functional(
             networks if len(networks) > 1 else networks[0],
             "qvalue_network",
@@ -193,6 +194,8 @@ class ActorCriticLoss(ActorLoss):
 
     def _state_keys(self) -> list[NestedKey]:
         """What actor and critics read of a state."""
+        if self.critic.reads_action:
+            checks.require_action_read(self.critic.in_keys, self._action_keys)
         made = {*self._action_keys, *self.actor_network.out_keys}
         states = inputs_of(self.actor_network)
         return states + [key for key in self.critic.in_keys if key not in made]
@@ -227,6 +230,7 @@ class ActorCriticLoss(ActorLoss):
 
     def _prepared(self, tensordict: TensorDictBase) -> TensorDictBase:
         """The batch to compute with: nothing masked does harm, recurrent networks remember."""
+        self._follow_new_data()
         batch = self._without_masked(tensordict)
         if self._memories is None:
             return batch
@@ -288,15 +292,30 @@ class ActorCriticLoss(ActorLoss):
         for key in self.critic.in_keys:
             if key not in inputs:
                 inputs[key] = of_each_sample(states.get(key))
+        sampled = action.shape[:-1]
         recalled = self.critic.ensemble.recall(states, params)
+        recalled = [own.apply(of_each_sample, batch_size=sampled) for own in recalled]
+        # Where a network may count on the dimensions of a batch, N goes into the last of them.
+        folds = batch > 0 and not self.critic.ensemble.is_row_by_row
+        if folds:
+            rows = (*sampled[: batch - 1], sampled[batch - 1] * sampled[batch])
+            batch_size = torch.Size([*rows, *sampled[batch + 1 :]])
+
+            def fold(entry: Tensor) -> Tensor:
+                return entry.flatten(batch - 1, batch)
+
+            inputs = {key: fold(entry) for key, entry in inputs.items()}
+            recalled = [own.apply(fold, batch_size=batch_size) for own in recalled]
         prediction = self.critic.predict(
             inputs,
             params,
-            action.shape[:-1],
-            recalled=[own.apply(of_each_sample, batch_size=action.shape[:-1]) for own in recalled],
+            batch_size if folds else sampled,
+            recalled=recalled,
             hidden_dtype=hidden_dtype,
             vmap_randomness=self._vmap_mode(action),
         )
+        if folds:
+            prediction = prediction.unflatten(batch, sampled[batch - 1 : batch + 1])
         return prediction.movedim(1 + batch, 1 + agents_end)
 
     def _qvalue_terms(

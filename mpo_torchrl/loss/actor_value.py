@@ -18,6 +18,7 @@ from tensordict.nn import (
 from torch import Tensor
 from torch import distributions as d
 from torchrl.objectives.utils import ValueEstimators, dispatch_value_estimator, distance_loss
+from torchrl.objectives.value import VTrace
 
 from mpo_torchrl.critic.scalar import LossFunction
 from mpo_torchrl.distributions import action_shape
@@ -150,13 +151,26 @@ class ActorValueLoss(ActorLoss):
         self._in_keys = None  # made anew from the new names
 
     def _make_in_keys(self) -> list[NestedKey]:
+        keys = [*self._steps_keys(), *self._estimator_keys(), *self._conditional_keys()]
+        return list(dict.fromkeys(keys))
+
+    def _steps_keys(self) -> list[NestedKey]:
+        """What every batch of steps holds."""
         keys = self.tensor_keys
         made = set(self.actor_network.out_keys)
         states = [*self.actor_network.in_keys]
         states += [key for key in self.critic_network.in_keys if key not in made]
         following = [*states, keys.reward, keys.done, keys.terminated]
-        entries = [*states, keys.action, *[next_key(key) for key in following]]
-        return list(dict.fromkeys(entries))
+        return [*states, keys.action, *[next_key(key) for key in following]]
+
+    def _estimator_keys(self) -> list[NestedKey]:
+        """What the value estimator reads beside it."""
+        v_trace = isinstance(self._value_estimator, VTrace)
+        return [self.tensor_keys.sample_log_prob] if v_trace else []
+
+    def _conditional_keys(self) -> list[NestedKey]:
+        """What settings of the loss make it read, unless the batch holds what is made of it."""
+        return []
 
     # -- the steps ------------------------------------------------------------------------
 
@@ -164,10 +178,11 @@ class ActorValueLoss(ActorLoss):
         """The batch to compute with: nothing is missing, and nothing masked does harm."""
         keys = self.tensor_keys
         has_advantage = tensordict.get(keys.advantage, None) is not None
-        needed = [key for key in self.in_keys if not (has_advantage and _is_next(key))]
+        needed = [key for key in self._steps_keys() if not (has_advantage and _is_next(key))]
         needed = [key for key in needed if key != next_key(keys.terminated)]
-        needed += [keys.value_target] if has_advantage else []
+        needed += [keys.value_target] if has_advantage else self._estimator_keys()
         checks.require_keys(tensordict, [*needed, *self._further_keys(tensordict)])
+        self._follow_new_data()
         batch = self._without_masked(tensordict)
         self.require_first_finite(batch)
         if batch is tensordict:
@@ -183,7 +198,7 @@ class ActorValueLoss(ActorLoss):
         return batch
 
     def _further_keys(self, tensordict: TensorDictBase) -> list[NestedKey]:
-        """What a batch must hold beside :attr:`in_keys`."""
+        """What this batch must hold beside the keys of its steps."""
         return []
 
     def _optional_keys(self) -> list[NestedKey]:

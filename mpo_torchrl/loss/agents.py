@@ -57,6 +57,6 @@ def share_among_agents(
             )
         shared.set(key, entry.unsqueeze(-2).expand(*agents, entry.shape[-1]))
     weight = tensordict.get(priority_weight, None)
-    if weight is not None and weight.numel() == agents[:-1].numel() != agents.numel():
+    if weight is not None and weight.numel() == agents[:-1].numel():
         shared.set(priority_weight, weight.reshape(*agents[:-1], 1).expand(agents))
     return shared

@@ -8,7 +8,7 @@ from numbers import Real
 from typing import Any
 
 import torch
-from tensordict import NestedKey, TensorDict, TensorDictBase
+from tensordict import LazyStackedTensorDict, NestedKey, TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.objectives.common import LossModule
 
@@ -111,9 +111,8 @@ class LagrangianLoss(LossModule):
     @property
     def out_keys(self) -> list[NestedKey]:
         """The losses and, unless ``reduction="none"`` leaves them out, the diagnostics."""
-        if self._out_keys is None:
-            self._out_keys = self._make_out_keys()
-        return self._out_keys
+        # Made anew each time: they follow loss.reduction.
+        return self._make_out_keys() if self._out_keys is None else self._out_keys
 
     @out_keys.setter
     def out_keys(self, values: list[NestedKey]) -> None:
@@ -163,6 +162,8 @@ class LagrangianLoss(LossModule):
         mask = self._mask(tensordict)
         if mask is None:
             return tensordict
+        if isinstance(tensordict, LazyStackedTensorDict):  # which is applied to piece by piece
+            tensordict = tensordict.contiguous()
         valid = tensordict.apply(partial(_first_unless, mask), filter_empty=False)
         kept = [key for key in self._loss_mask_keys() if tensordict.get(key, None) is not None]
         return valid.update(tensordict.select(*kept))

@@ -46,6 +46,30 @@ def require_keys(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> None:
         )
 
 
+def require_action_read(in_keys: list[NestedKey], action_keys: list[NestedKey]) -> None:
+    """Raises ``ValueError`` if critics do not read the action whose value they are asked for."""
+    unread = [key for key in action_keys if key not in in_keys]
+    if unread:
+        raise ValueError(
+            f"the critic reads {listed(in_keys)} and not the action {unread[0]!r}, so that every "
+            "action would have the same value; put it into the critic's in_keys, or name the "
+            "action that it reads with set_keys(action=...)."
+        )
+
+
+def require_own_features(
+    in_keys: list[NestedKey], written: list[NestedKey], action_keys: list[NestedKey]
+) -> None:
+    """Raises ``ValueError`` if critics read what only the actor computes, the action apart."""
+    foreign = [key for key in in_keys if key in written and key not in action_keys]
+    if foreign:
+        raise ValueError(
+            f"the critic reads {foreign[0]!r}, which the actor writes: what stands in a batch is "
+            "stale and there is none of the next state; let the critic compute it from the "
+            "observation too, TensorDictSequential(encoder, head) with the actor's own encoder."
+        )
+
+
 def require_action_shape(key: NestedKey, found: torch.Size, expected: tuple[int, ...]) -> None:
     """Raises ``ValueError`` if the batch's actions are not of the policy's size."""
     if found != expected:

@@ -262,6 +262,11 @@ class MPOLoss(ImprovementLoss):
                 f"e_step_critic must be 'online' or 'target' with {type(e_step).__name__}, got "
                 "'next': the batch holds no action of the next state to weigh."
             )
+        if e_step.weighs_taken and isinstance(space, Heads):
+            raise ValueError(
+                f"{type(e_step).__name__} weighs one action taken, the policy has the heads "
+                f"{list(space.spaces)}."
+            )
         self._wire_parts(e_step, m_step)
 
         self.num_bootstrap_samples = num_bootstrap_samples
@@ -293,11 +298,8 @@ class MPOLoss(ImprovementLoss):
         if isinstance(space, ActionSpace) and type(self._m_step) is GaussianMStep:
             transforms = space.fixed_transforms()
         self.__dict__["_policy"] = Policy(self.actor_network, transforms)
-        dtype = self.scoring_dtype
-        if dtype == "auto":
-            parameter = next(self.qvalue_network_params.parameters())
-            dtype = fast_scoring_dtype(parameter.device, parameter.dtype)
-        self._hidden_dtype: torch.dtype = dtype
+        parameter = next(self.qvalue_network_params.parameters())
+        self._fast_dtype = fast_scoring_dtype(parameter.device, parameter.dtype)
 
     def _apply(self, fn: Any) -> MPOLoss:
         super()._apply(fn)
@@ -354,7 +356,8 @@ class MPOLoss(ImprovementLoss):
         online = self.e_step_critic == "online"
         params = self._trained_critics if online else self._target_critics
         # A critic's target is never computed in reduced precision.
-        dtype = None if self._improves_next else self._hidden_dtype
+        dtype = self._fast_dtype if self.scoring_dtype == "auto" else self.scoring_dtype
+        dtype = None if self._improves_next else dtype
         beside: dict[str, Tensor] = {}
         if (mask := self._mask(tensordict)) is not None:
             beside["mask"] = mask

@@ -54,14 +54,14 @@ def inputs_of(actor_network: Any) -> list[NestedKey]:
     return [key for key in actor_network.in_keys if not is_written(key)]
 
 
-def count_critics(num_networks: int, num_qvalue_nets: int | None) -> int:
-    """How many critics there are: as asked, else two of one network or one of each in a list.
+def count_critics(num_networks: int, num_qvalue_nets: int | None, *, is_list: bool) -> int:
+    """How many critics there are: as asked, else those of a list, or two of one network.
 
     Raises:
         ValueError: if the number asked for is not that of the list, or below 1.
     """
     if num_qvalue_nets is None:
-        return num_networks if num_networks > 1 else 2
+        return num_networks if is_list else 2
     whole = isinstance(num_qvalue_nets, int)
     if not whole or num_qvalue_nets < 1 or num_networks not in (1, num_qvalue_nets):
         raise ValueError(

@@ -90,6 +90,7 @@ class Policy:
 
     def burn_in(self, past: TensorDictBase, params: ParameterSets) -> dict[NestedKey, Tensor]:
         """What a recurrent actor remembers after the steps of ``past``."""
-        assert self.memory is not None
+        if self.memory is None:
+            return {}
         with params.params.to_module(self.actor_network, preserve_module_state=False):
             return self.memory.burn_in(past)

@@ -236,6 +236,10 @@ class VMPOLoss(ActorValueLoss):
 
     # -- the steps ------------------------------------------------------------------------
 
+    def _conditional_keys(self) -> list[NestedKey]:
+        weighed = [self.tensor_keys.sample_log_prob] if self.max_importance_weight else []
+        return [*weighed, self.tensor_keys.done] if self.ignore_restarts else weighed
+
     def _further_keys(self, tensordict: TensorDictBase) -> list[NestedKey]:
         return [self.tensor_keys.done] if self._reads_done(tensordict) else []
 

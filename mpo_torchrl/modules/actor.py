@@ -144,8 +144,8 @@ def make_actor(
         >>> actor(TensorDict(observation=torch.zeros(5, 3), batch_size=5))["action"].shape
         torch.Size([5, 1])
     """
-    size = action_spec.shape[-1]
     middle, half_range, bounded = action_range(action_spec)
+    size = len(middle)
     if policy == "gaussian":
         distribution, limits = IndependentNormal, {}
         unit = middle, half_range

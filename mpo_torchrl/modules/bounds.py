@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchrl.data import Bounded, TensorSpec
+from torchrl.data import Bounded, TensorSpec, Unbounded
 
 
 def action_range(action_spec: TensorSpec) -> tuple[Tensor, Tensor, bool]:
@@ -14,8 +14,15 @@ def action_range(action_spec: TensorSpec) -> tuple[Tensor, Tensor, bool]:
     without bounds, or with bounds as wide as numbers go, has middle 0 and half range 1.
 
     Raises:
-        ValueError: if a dimension leaves no choice.
+        ValueError: if a dimension leaves no choice, or the spec is not that of one vector of real
+            numbers.
     """
+    if not isinstance(action_spec, (Bounded, Unbounded)) or not action_spec.ndim:
+        raise ValueError(
+            "the action spec must be of one vector of real numbers, Bounded or Unbounded, got "
+            f"{type(action_spec).__name__} of shape {list(action_spec.shape)}; of a Composite give "
+            "the entry of the action."
+        )
     size = action_spec.shape[-1]
     if isinstance(action_spec, Bounded):
         space, dtype = action_spec.space, torch.get_default_dtype()

@@ -109,9 +109,9 @@ def make_discrete_critics(
 
 
 def _count_actions(action_spec: TensorSpec) -> int:
-    if not isinstance(action_spec, (OneHot, Categorical)):
+    if type(action_spec) not in (OneHot, Categorical):  # those of several choices derive from them
         raise ValueError(
-            "the action spec must be discrete, OneHot or Categorical, got "
+            "the action spec must be one discrete choice, OneHot or Categorical, got "
             f"{type(action_spec).__name__}; make_actor and make_critics serve continuous actions."
         )
     return int(action_spec.space.n)

@@ -161,6 +161,10 @@ class NStepReturns(MultiStepTransform):
         n_steps (int): number of rewards, at least 1.
         gamma (float): the discount.
 
+    Keyword Args:
+        reward_keys (list of NestedKey, optional): what is summed; ``["reward"]`` by default.
+        done_key (NestedKey, optional): where episodes end; ``"done"`` by default.
+
     Examples:
         >>> from mpo_torchrl.trainer import MPOConfig, make_replay_buffer, make_training_env
         >>> config = MPOConfig(env="Pendulum-v1", n_step=3, batch_size=4)
@@ -174,11 +178,18 @@ class NStepReturns(MultiStepTransform):
 
     _buffer: TensorDictBase | None
 
-    def __init__(self, n_steps: int, gamma: float) -> None:
-        super().__init__(n_steps, gamma, done_keys=[])
+    def __init__(
+        self,
+        n_steps: int,
+        gamma: float,
+        *,
+        reward_keys: list[NestedKey] | None = None,
+        done_key: NestedKey | None = None,
+    ) -> None:
+        super().__init__(n_steps, gamma, reward_keys=reward_keys, done_key=done_key, done_keys=[])
 
     def _inv_call(self, tensordict: TensorDictBase) -> TensorDictBase | None:
-        if self._buffer is not None and not _continues(self._buffer, tensordict):
+        if self._buffer is not None and not _continues(self._buffer, tensordict, self.done_key):
             self._buffer = None
         steps = super()._inv_call(tensordict)
         if steps is not None:  # what learning does not read would only fill the replay buffer
@@ -187,22 +198,33 @@ class NStepReturns(MultiStepTransform):
 
     def get_extra_state(self) -> dict[str, Any] | None:
         """The steps that wait, as plain tensors."""
-        return None if self._buffer is None else self._buffer.to_dict()
+        if self._buffer is None:
+            return None
+        return {"steps": self._buffer.to_dict(), "shape": torch.tensor(self._buffer.shape)}
 
     def set_extra_state(self, state: dict[str, Any] | None) -> None:
         """Takes over the steps that wait."""
         if state is not None:
-            batch_size = state["next"]["done"].shape[:-1]
-            self._buffer = TensorDict(state, batch_size=batch_size)
+            self._buffer = TensorDict(state["steps"], batch_size=state["shape"].tolist())
 
 
-def _continues(before: TensorDictBase, after: TensorDictBase) -> bool:
+def _continues(before: TensorDictBase, after: TensorDictBase, done_key: NestedKey) -> bool:
     """Whether one batch begins where the other one ends, in every environment ``[*B, T]``."""
     last, first = before[..., -1].get("next"), after[..., 0]
     if last.shape != first.shape:
         return False
-    same = (last.get("observation") == first.get("observation")).all(-1, keepdim=True)
-    return bool((same | last.get("done")).all())
+    ended = _all_of(last.get(done_key), last.shape)
+    same = torch.ones_like(ended)
+    for key, shown in last.items(True, True):  # what a step begins with, and the last ended with
+        begins_with = first.get(key, None)
+        if isinstance(shown, Tensor) and isinstance(begins_with, Tensor):
+            same &= _all_of(shown == begins_with, last.shape)
+    return bool((same | ended).all())
+
+
+def _all_of(entry: Tensor, batch: torch.Size) -> Tensor:
+    """Whether all of an entry ``[*B, ...]`` holds: ``[*B]``."""
+    return entry.reshape(*batch, -1).all(-1)
 
 
 def transitions(

@@ -94,5 +94,14 @@ def test_a_compiled_loss_is_one_graph_with_the_same_numbers() -> None:
     torch.testing.assert_close(dict(seeded(compiled, batch.copy())), dict(expected))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_loss_in_low_precision_is_of_that_precision(dtype: torch.dtype) -> None:
+    loss, batch = make_loss().to(dtype), make_batch(4)
+    batch = batch.apply(lambda t: t.to(dtype) if t.is_floating_point() else t)
+    losses = loss(batch)
+    total(losses).backward()
+    assert losses["temperature"] > 0 and losses["loss_actor"].dtype == dtype
+
+
 if __name__ == "__main__":
     pytest.main([__file__])

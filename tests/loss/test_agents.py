@@ -213,6 +213,21 @@ def test_masked_states_and_weights_count_for_all_their_agents() -> None:
     torch.testing.assert_close(loss(batch)["loss_qvalue"], expected[[0, 1, 3]].sum())
 
 
+@pytest.mark.parametrize("shape", [(4,), (2, 3)], ids=str)
+def test_one_agent_has_the_weight_of_its_transition(shape: tuple) -> None:
+    spec, names = Bounded(-1.0, 1.0, shape=(A,)), {"in_key": OBSERVATION, "action_key": ACTION}
+    actor = builders.mpo_modules.make_actor(O, spec, in_key=OBSERVATION, out_key=ACTION)
+    loss = MPOLoss(actor, builders.mpo_modules.make_critics(O, spec, **names))
+    batch = builders.make_batch(*shape)
+    for key in ("observation", "action", ("next", "observation")):
+        outer, inner = (("next",), key[1]) if isinstance(key, tuple) else ((), key)
+        batch[(*outer, "agents", inner)] = batch.pop(key).unsqueeze(-2)
+    batch["priority_weight"] = torch.rand(shape)
+    found = seeded(loss, batch)["loss_qvalue"]
+    batch["priority_weight"] = batch["priority_weight"].unsqueeze(-1)
+    torch.testing.assert_close(found, seeded(loss, batch)["loss_qvalue"])
+
+
 def test_critics_may_read_what_agents_share() -> None:
     class Scores(nn.Module):
         def __init__(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from tensordict import TensorDict
+from tensordict import LazyStackedTensorDict, TensorDict
 
 from tests.loss.builders import (
     POLICIES,
@@ -140,6 +140,13 @@ def test_an_e_step_without_the_sample_before_squashing_is_refused() -> None:
     batch["e_step"] = TensorDict(action=torch.zeros(4, 3, A), batch_size=4)
     with pytest.raises(ValueError, match="fits the samples before the squashing.*'base_action'"):
         make_loss("tanh_normal")(batch)
+
+
+def test_a_lazy_stack_with_a_mask_is_the_batch_it_stacks() -> None:
+    loss, batch = make_loss(), make_batch(4, 3)
+    batch["collector", "mask"] = torch.rand(4, 3) > 0.3
+    lazy = LazyStackedTensorDict.lazy_stack(list(batch.unbind(0)))
+    torch.testing.assert_close(seeded(loss, lazy), seeded(loss, batch))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from tests.loss.builders import (
     make_batch,
     make_loss,
     move_policy,
+    seeded,
     total,
     trained_groups,
 )
@@ -137,6 +138,28 @@ def test_weights_of_zero_leave_the_policy_alone() -> None:
 def test_the_next_states_actions_are_not_in_the_batch() -> None:
     with pytest.raises(ValueError, match="must be 'online' or 'target' with BehaviourEStep"):
         offline_loss(e_step_critic="next")
+
+
+@POLICIES
+def test_data_may_be_of_another_precision_than_the_policy(policy: str) -> None:
+    critics = make_critics(O, SPEC, num_cells=(8,))
+    loss = MPOLoss(make_actor(policy), critics, e_step=BehaviourEStep(Temperature(0.5, 1.0)))
+    batch = make_batch(5)
+    expected = seeded(loss, batch)
+    batch["action"] = batch["action"].double()
+    torch.testing.assert_close(seeded(loss, batch), expected)
+
+
+@pytest.mark.parametrize(
+    "temperature", [Temperature(0.5, 1.0), ExactTemperature(0.5)], ids=["learned", "exact"]
+)
+def test_a_batch_that_is_masked_whole_is_finite(temperature) -> None:
+    loss, batch = offline_loss(temperature=temperature), make_batch(5)
+    batch["collector", "mask"] = torch.zeros(5, dtype=torch.bool)
+    losses = loss(batch)
+    total(losses).backward()
+    assert all(bool(value.isfinite().all()) for value in losses.values())
+    assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in loss.parameters())
 
 
 if __name__ == "__main__":

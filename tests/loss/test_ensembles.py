@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 from torchrl.objectives import HardUpdate
 
 from mpo_torchrl import MPOLoss
 from mpo_torchrl.critic import ScalarCritic
 from tests.loss.builders import (
+    O,
     make_actor,
     make_batch,
     make_critic,
@@ -59,7 +61,8 @@ def test_one_critic_is_the_user_s_own() -> None:
 
 def test_a_list_of_one_critic_is_the_user_s_own() -> None:
     critic = make_critic()
-    loss = MPOLoss(make_actor(), [critic], num_qvalue_nets=1)
+    loss = MPOLoss(make_actor(), [critic])
+    assert loss.num_qvalue_nets == 1
     assert {*map(id, parameter_groups(loss)["qvalue"])} == {*map(id, critic.parameters())}
 
 
@@ -278,6 +281,34 @@ def test_a_loss_that_shares_an_encoder_takes_over_a_trained_one(
     assert (other.weight == encoder.weight).all()
     batch = make_batch(4)
     assert (seeded(fresh, batch.clone()) == seeded(trained, batch.clone())).all()
+
+
+@pytest.mark.parametrize("separate_losses", [False, True])
+@pytest.mark.parametrize(("num_critics", "as_list"), [(2, True), (1, False)])
+def test_a_shared_encoder_given_new_data_is_the_one_the_critics_use(
+    num_critics: int, as_list: bool, separate_losses: bool
+) -> None:
+    new, found = torch.randn(4, O), []
+    for replace in (False, True):
+        torch.manual_seed(0)
+        loss, encoder = shared_encoder_loss(num_critics, as_list, separate_losses=separate_losses)
+        batch = seeded(make_batch, 8)
+        loss(batch)
+        if replace:
+            encoder.weight.data = new.clone()
+        else:
+            encoder.weight.data.copy_(new)
+        found.append(seeded(loss, batch)["loss_qvalue"])
+    torch.testing.assert_close(*found)
+
+
+def test_critics_whose_weights_are_parametrized_may_be_a_list() -> None:
+    critics = [make_critic(), make_critic()]
+    for critic in critics:
+        weight_norm(critic.module.body[0])
+    loss = MPOLoss(make_actor(), critics)
+    total(loss(make_batch(4))).backward()
+    assert all(bool(p.grad.any()) for p in parameter_groups(loss)["qvalue"])
 
 
 if __name__ == "__main__":

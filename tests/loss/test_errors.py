@@ -38,6 +38,7 @@ from tests.loss.builders import (
     make_batch,
     make_critic,
     make_loss,
+    shared_encoder_loss,
     without_spec,
 )
 
@@ -300,6 +301,26 @@ def test_an_unknown_argument_is_refused() -> None:
 def test_a_mask_key_that_is_no_key_is_refused() -> None:
     with pytest.raises(ValueError, match="loss_mask_key must be 'auto', None or a NestedKey"):
         make_loss().loss_mask_key = 3
+
+
+def test_a_critic_that_does_not_read_the_action_is_refused() -> None:
+    loss = MPOLoss(make_actor(), make_critic())
+    loss.set_keys(action="mine")
+    batch = make_batch(4).rename_key_("action", "mine")
+    for call in (loss, loss.e_step):
+        with pytest.raises(ValueError, match="and not the action 'mine', so that every action"):
+            call(batch)
+    network = nn.Linear(O, 1)
+    critic = ValueOperator(network, in_keys=["observation"], out_keys=["state_action_value"])
+    with pytest.raises(ValueError, match="and not the action 'action'"):
+        MPOLoss(make_actor(), critic)(make_batch(4))
+
+
+def test_a_critic_that_reads_what_the_actor_computes_is_refused() -> None:
+    loss, _ = shared_encoder_loss(1, as_list=False)
+    head = loss.qvalue_network[-1]
+    with pytest.raises(ValueError, match="the critic reads 'features', which the actor writes"):
+        MPOLoss(loss.actor_network, head)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from torchrl.objectives import SoftUpdate
 
 from mpo_torchrl import DiscreteMPOLoss, MPOLoss, MultiObjectiveMPOLoss
 from mpo_torchrl.distributions import log_prob
-from mpo_torchrl.dual import KLMultiplier
+from mpo_torchrl.dual import KLMultiplier, Temperature
+from mpo_torchrl.e_step import BehaviourEStep
 from mpo_torchrl.m_step import CompositeMStep, DistributionMStep, GaussianMStep
 from mpo_torchrl.modules import make_recurrent_critics
 from tests.loss import builders
@@ -345,6 +346,11 @@ def test_agents_with_several_heads_are_refused() -> None:
     spec = Composite(action=Composite(steer=steer, gear=gear))
     with pytest.raises(ValueError, match="agents with several heads are not supported"):
         MPOLoss(make_actor(spec=None), make_critics(), action_spec=spec)
+
+
+def test_a_data_set_s_actions_of_several_heads_are_not_weighed() -> None:
+    with pytest.raises(ValueError, match="weighs one action taken, the policy has the heads"):
+        make_loss(e_step=BehaviourEStep(Temperature(0.5, 1.0)))
 
 
 def test_retrace_is_refused_for_several_heads() -> None:

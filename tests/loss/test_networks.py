@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
+from copy import deepcopy
 
 import pytest
 import torch
@@ -12,7 +14,9 @@ from torch import Tensor, nn
 from torchrl.modules import MLP, ProbabilisticActor, TanhNormal, ValueOperator
 
 from mpo_torchrl import MPOLoss
-from mpo_torchrl.modules import ActionValueMLP
+from mpo_torchrl.critic import CategoricalCritic
+from mpo_torchrl.functional import decoupled_gaussian_nll
+from mpo_torchrl.modules import ActionValueMLP, make_critics
 from tests.loss.builders import SPEC, A, O, make_actor, make_batch, make_critic, seeded, total
 
 
@@ -360,6 +364,95 @@ def test_the_networks_of_this_package_are_taken_apart() -> None:
         ValueOperator(ActionValueMLP(O, SPEC, num_cells=(8,)), in_keys=["observation", "action"]),
     )
     assert loss.critic.ensemble.is_stateless
+
+
+@pytest.mark.parametrize("layer", [nn.PReLU, lambda: nn.RMSNorm(8)], ids=["PReLU", "RMSNorm"])
+def test_a_loss_with_layers_of_any_kind_can_be_copied_after_a_call(layer) -> None:
+    critic = Chain(Join(), nn.Linear(O + A, 8), layer(), nn.Linear(8, 1))
+    loss, batch = loss_of(critic, nn.Linear(O, 2 * A), hooked=False), make_batch(4)
+    total(loss(batch)).backward()
+    torch.testing.assert_close(seeded(deepcopy(loss), batch), seeded(loss, batch))
+
+
+def autocast() -> torch.autocast:
+    return torch.autocast("cpu", dtype=torch.bfloat16)
+
+
+def test_autocast_leaves_values_their_differences() -> None:
+    torch.manual_seed(0)
+    critics = make_critics(O, SPEC, num_cells=(8,))
+    for critic in critics:
+        critic.module.body[-1].bias.data.fill_(1000.0)
+    loss, batch = MPOLoss(make_actor(), critics, scoring_dtype=torch.float32), make_batch(6)
+    expected = seeded(loss.e_step, batch)["e_step", "state_action_value"]
+    with autocast():
+        found = seeded(loss.e_step, batch)["e_step", "state_action_value"]
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found - 1000, expected - 1000, rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("kind", ["scalar", "categorical"])
+def test_under_autocast_gradients_are_nearly_those_of_full_precision(kind: str) -> None:
+    gradients = []
+    for context in (nullcontext(), autocast()):
+        torch.manual_seed(0)
+        critic = make_critics(
+            O, SPEC, num_cells=(8,), num_outputs=5 if kind == "categorical" else 1
+        )
+        if kind == "categorical":
+            critic = CategoricalCritic(critic, torch.linspace(-3.0, 3.0, 5))
+        loss = MPOLoss(make_actor(), critic, init_temperature=10.0)
+        batch = make_batch(64)
+        with context:
+            losses = seeded(loss, batch)
+        total(losses).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in loss.network_parameters()]))
+    full, cast = gradients
+    assert (full - cast).norm() < 0.05 * full.norm()
+
+
+def test_an_actor_far_from_zero_learns_under_autocast_as_without() -> None:
+    torch.manual_seed(0)
+    weight, gradients = torch.softmax(torch.randn(32, 20), -1), []
+    loc, scale = torch.full((32, 1), 5.0), torch.full((32, 1), 0.05)
+    action = loc[:, None] + scale[:, None] * torch.randn(32, 20, 1)
+    for context in (nullcontext(), autocast()):
+        online = loc.clone().requires_grad_()
+        with context:
+            decoupled_gaussian_nll(action, weight, loc, scale, online, scale).sum().backward()
+        gradients.append(online.grad)
+    torch.testing.assert_close(*gradients)
+
+
+class OfPixels(nn.Module):
+    """Counts on ``[B, 3, 12, 12]``, as convolutions and flattening do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.linear = nn.Conv2d(3, 4, 3, 2), nn.Linear(4 * 25 + A, 1)
+
+    def forward(self, pixels: Tensor, action: Tensor) -> Tensor:
+        features = self.convolution(pixels).flatten(1)
+        return self.linear(torch.cat([features, action], dim=1))
+
+
+def test_a_critic_that_counts_on_the_dimensions_of_a_batch_scores_many_actions() -> None:
+    def loss_of_pixels(in_keys: list[str]) -> MPOLoss:
+        torch.manual_seed(0)
+        return MPOLoss(make_actor(), ValueOperator(OfPixels(), in_keys=in_keys), num_qvalue_nets=1)
+
+    batch = make_batch(4)
+    for where in (batch, batch["next"]):
+        where["pixels"] = torch.rand(4, 3, 12, 12)
+    loss = loss_of_pixels(["pixels", "action"])
+    total(loss(batch)).backward()
+    assert all(p.grad is not None for p in loss.network_parameters())
+    improved = loss.e_step(batch)["e_step"]
+    critic = loss.qvalue_network.module
+    with torch.no_grad(), loss.qvalue_network_params.to_module(loss.qvalue_network):
+        for sample in range(3):
+            value = critic(batch["pixels"], improved["action"][:, sample])
+            torch.testing.assert_close(improved["state_action_value"][:, sample], value.squeeze(-1))
 
 
 if __name__ == "__main__":

@@ -333,6 +333,21 @@ def test_an_actor_may_remember_where_critics_do_not():
     assert actor[0].module[0].gru.weight_hh_l0.grad.any()
 
 
+@pytest.mark.parametrize("recurrent", ["actor", "critics"])
+def test_one_of_them_may_burn_in_alone(recurrent):
+    torch.manual_seed(0)
+    size = {"state_size": H, "num_cells": (8,)}
+    actor, critics = make_actor(O, SPEC, num_cells=(8,)), make_critics(O, SPEC, num_cells=(8,))
+    if recurrent == "actor":
+        actor = make_recurrent_actor(O, SPEC, **size)
+    else:
+        critics = make_recurrent_critics(O, SPEC, **size)
+    loss, batch = MPOLoss(actor, critics, burn_in=2), make_sequences(3, 5, dtype=torch.float32)
+    total(loss(batch)).backward()
+    assert all(p.grad is not None for p in loss.network_parameters())
+    assert not batch["td_error"][:, :2].any() and batch["td_error"][:, 2:].all()
+
+
 def test_what_it_reads_is_named():
     names = ["observation", "actor_state", "is_init", "action", ("next", "observation")]
     flags = [("next", key) for key in ("reward", "done", "terminated")]

@@ -160,5 +160,15 @@ def test_the_way_a_batch_is_laid_out_changes_nothing(shape: tuple) -> None:
         torch.testing.assert_close(laid_out[key], flat[key], msg=key)
 
 
+def test_the_output_follows_a_reduction_that_is_changed_later() -> None:
+    loss = make_loss()
+    assert "temperature" in loss.out_keys
+    loss.reduction = "none"
+    assert "temperature" not in loss.out_keys
+    batch = make_batch(4)
+    given = {"_".join(k) if isinstance(k, tuple) else k: batch[k] for k in loss.in_keys}
+    assert len(loss(**given)) == len(loss.out_keys)
+
+
 if __name__ == "__main__":
     pytest.main([__file__, *sys.argv[1:]])

@@ -123,7 +123,17 @@ def test_float64_networks_score_in_float64() -> None:
     loss = make_loss().double()
     batch = make_batch(4).to(torch.float64)
     assert loss.e_step(batch)["e_step", "state_action_value"].dtype == torch.float64
-    assert loss._hidden_dtype == torch.float64
+    assert loss._fast_dtype == torch.float64
+
+
+def test_the_scoring_precision_can_be_set_later() -> None:
+    loss, batch = make_loss(), make_batch(4)
+    values = []
+    for dtype in (torch.float32, torch.bfloat16):
+        loss.scoring_dtype = dtype
+        torch.manual_seed(0)
+        values.append(loss.e_step(batch.copy())["e_step", "state_action_value"])
+    assert not torch.equal(*values)
 
 
 @pytest.mark.parametrize(

@@ -116,5 +116,22 @@ def test_a_batch_that_is_masked_whole_is_finite() -> None:
     assert all(bool(p.grad.isfinite().all()) for p in loss.parameters())
 
 
+@pytest.mark.parametrize(
+    "settings", [{"max_importance_weight": 2.0}, {"ignore_restarts": True}, {"estimator": "vtrace"}]
+)
+def test_the_entries_that_it_names_suffice(settings: dict) -> None:
+    estimator = settings.pop("estimator", "gae")
+    loss = make_loss("index", **settings).make_value_estimator(estimator)
+    td = make_batch("index", 2, 5, advantage=False)
+    td["action_log_prob"], td["done"] = torch.zeros(2, 5), torch.zeros(2, 5, 1, dtype=torch.bool)
+    torch.testing.assert_close(loss(td.select(*loss.in_keys)), loss(td))
+
+
+def test_v_trace_names_the_log_probability_that_is_missing() -> None:
+    loss = make_loss("index").make_value_estimator("vtrace")
+    with pytest.raises(KeyError, match="no entry 'action_log_prob'"):
+        loss(make_batch("index", 2, 5, advantage=False))
+
+
 if __name__ == "__main__":
     pytest.main([__file__, *sys.argv[1:]])

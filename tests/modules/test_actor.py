@@ -5,16 +5,34 @@ import sys
 import pytest
 import torch
 from tensordict import NestedKey, TensorDict
-from torchrl.data import Bounded, Unbounded
+from torchrl.data import (
+    Binary,
+    Bounded,
+    Categorical,
+    Composite,
+    MultiCategorical,
+    MultiOneHot,
+    OneHot,
+    Unbounded,
+)
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import IndependentNormal, TanhNormal
 
-from mpo_torchrl.modules import GaussianHead, make_actor
+from mpo_torchrl.modules import (
+    GaussianHead,
+    make_actor,
+    make_discrete_actor,
+    make_discrete_critics,
+)
 
 LOW, HIGH = torch.tensor([-2.0, 0.0]), torch.tensor([2.0, 10.0])
 SPEC = Bounded(LOW, HIGH)
 MIDDLE, HALF = torch.tensor([0.0, 5.0]), torch.tensor([2.0, 5.0])
 KINDS = pytest.mark.parametrize("policy", ["gaussian", "tanh_normal"])
+
+
+def kind_of(value: object) -> str:
+    return type(value).__name__
 
 
 def states(*batch: int, dtype: torch.dtype = torch.float32) -> TensorDict:
@@ -210,6 +228,21 @@ def test_an_unknown_kind_is_refused() -> None:
 def test_a_squashed_policy_needs_bounds(spec) -> None:
     with pytest.raises(ValueError, match="this action space has none; use policy='gaussian'"):
         make_actor(3, spec, policy="tanh_normal")
+
+
+@pytest.mark.parametrize("spec", [Composite(action=SPEC), OneHot(3), Categorical(3)], ids=kind_of)
+def test_a_spec_that_is_no_vector_of_real_numbers_is_refused(spec) -> None:
+    with pytest.raises(ValueError, match="must be of one vector of real numbers, Bounded or Unb"):
+        make_actor(3, spec)
+
+
+@pytest.mark.parametrize(
+    "spec", [MultiOneHot([2, 3]), MultiCategorical([2, 3]), Binary(3)], ids=kind_of
+)
+def test_several_discrete_choices_are_refused(spec) -> None:
+    for make in (make_discrete_actor, make_discrete_critics):
+        with pytest.raises(ValueError, match="must be one discrete choice, OneHot or Categorical"):
+            make(3, spec)
 
 
 if __name__ == "__main__":

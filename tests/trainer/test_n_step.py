@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box
-from tensordict import TensorDict
+from tensordict import TensorDict, unravel_key
 from torch import Tensor, nn
 from torchrl.modules import ValueOperator
 
@@ -187,6 +187,28 @@ def test_the_trainer_learns_from_n_step_returns(num_envs):
 def test_the_first_update_waits_for_the_first_return():
     with pytest.raises(SettingError, match=r"learning_starts must be > n_step \* num_envs \(40\)"):
         small_config(n_step=40)
+
+
+@pytest.mark.parametrize(
+    ("key", "reward", "done"),
+    [("state", "reward", "done"), (("agents", "observation"), "gain", "over")],
+    ids=str,
+)
+def test_steps_of_an_own_pipeline_have_keys_and_shapes_of_their_own(key, reward, done):
+    raw = collect(chain_config(num_envs=2), num_batches=4)[2]
+    renamed = TensorDict(batch_size=raw.shape)
+    pixels = raw["observation"][..., None, :].expand(*raw.shape, 4, 3)
+    renamed[key], renamed["action"] = pixels, raw["action"]
+    renamed[unravel_key(("next", key))] = raw["next", "observation"][..., None, :].expand(
+        *raw.shape, 4, 3
+    )
+    renamed["next", reward], renamed["next", done] = raw["next", "reward"], raw["next", "done"]
+    plain = NStepReturns(3, GAMMA)
+    own = NStepReturns(3, GAMMA, reward_keys=[reward], done_key=done)
+    for part in (slice(0, 9), slice(9, None)):
+        expected, found = plain.inv(raw[:, part].clone()), own.inv(renamed[:, part].clone())
+        assert (found["next", reward] == expected["next", "reward"]).all()
+        assert (found[key][..., 0, :] == expected["observation"]).all()
 
 
 if __name__ == "__main__":
