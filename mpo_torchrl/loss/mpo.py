@@ -356,8 +356,8 @@ class MPOLoss(ImprovementLoss):
         online = self.e_step_critic == "online"
         params = self._trained_critics if online else self._target_critics
         # A critic's target is never computed in reduced precision.
-        dtype = self._fast_dtype if self.scoring_dtype == "auto" else self.scoring_dtype
-        dtype = None if self._improves_next else dtype
+        scoring = self._fast_dtype if self.scoring_dtype == "auto" else self.scoring_dtype
+        dtype = None if self._improves_next else scoring
         beside: dict[str, Tensor] = {}
         if (mask := self._mask(tensordict)) is not None:
             beside["mask"] = mask
