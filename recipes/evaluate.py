@@ -24,7 +24,8 @@ from mpo_torchrl.trainer import (
 from mpo_torchrl.trainer.environment import env_settings
 from mpo_torchrl.trainer.evaluation import EVALUATION_SEED, load_policy
 from mpo_torchrl.trainer.results import OBJECTIVE, return_figures
-from mpo_torchrl.trainer.tool import option, run_tool
+from mpo_torchrl.trainer.seeding import LAST_SEED
+from mpo_torchrl.trainer.tool import option, require_within, run_tool
 from mpo_torchrl.trainer.video import (
     record_episode,
     render_offscreen,
@@ -49,10 +50,8 @@ def evaluate_run(settings: Settings) -> dict[str, Any]:
     """Play the episodes; the figures of ``evaluation.json``."""
     if not settings.run:
         raise SettingError("run must be the folder of a run or a checkpoint: run=runs/...")
-    if settings.episodes < 1:
-        raise SettingError(f"episodes must be at least 1, got {settings.episodes}.")
-    if settings.seed < 0:
-        raise SettingError(f"seed must be at least 0, got {settings.seed}.")
+    require_within("episodes", settings.episodes, 1)
+    require_within("seed", settings.seed, 0, LAST_SEED)
     if settings.video:
         require_encoder()
         render_offscreen()

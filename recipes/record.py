@@ -26,7 +26,8 @@ from mpo_torchrl.trainer import MeanPolicy, SamplingPolicy, SettingError, make_e
 from mpo_torchrl.trainer.dataset import record_dataset, require_new
 from mpo_torchrl.trainer.environment import SUITE
 from mpo_torchrl.trainer.evaluation import load_policy
-from mpo_torchrl.trainer.tool import option, run_tool
+from mpo_torchrl.trainer.seeding import LAST_SEED
+from mpo_torchrl.trainer.tool import option, require_within, run_tool
 
 PLAIN = {"action_repeat": 1, "recurrent": "none", "hidden_observation": [], "epsilons": []}
 """Settings that a run must have whose agent is recorded."""
@@ -50,10 +51,8 @@ def record(settings: Settings) -> dict[str, Any]:
     """Play the episodes and write them; what they are."""
     if not settings.dataset:
         raise SettingError("dataset must be the id of the new data set: dataset=pendulum/medium-v0")
-    if settings.episodes < 1:
-        raise SettingError(f"episodes must be at least 1, got {settings.episodes}.")
-    if settings.seed < 0:
-        raise SettingError(f"seed must be at least 0, got {settings.seed}.")
+    require_within("episodes", settings.episodes, 1)
+    require_within("seed", settings.seed, 0, LAST_SEED - settings.episodes)
     require_new(settings.dataset)
 
     name, options, act, description = choose_policy(settings)

@@ -23,7 +23,8 @@ from torchrl.objectives import LossModule, SACLoss, SoftUpdate
 
 from mpo_torchrl import MPOLoss
 from mpo_torchrl.trainer import SettingError
-from mpo_torchrl.trainer.tool import option, run_tool
+from mpo_torchrl.trainer.seeding import LAST_SEED
+from mpo_torchrl.trainer.tool import option, require_within, run_tool
 
 
 @dataclass
@@ -60,6 +61,11 @@ def train(settings: Settings) -> float:
     """Train on Pendulum-v1; the return of an episode with the mean action."""
     if settings.algorithm not in LOSSES:
         raise SettingError(f"algorithm must be mpo or sac, got {settings.algorithm!r}.")
+    require_within("seed", settings.seed, 0, LAST_SEED)
+    for name in ("total_timesteps", "steps_per_batch", "hidden", "batch_size"):
+        require_within(name, getattr(settings, name), 1)
+    # Later than that nothing would be learned.
+    require_within("learning_starts", settings.learning_starts, 0, settings.total_timesteps)
     torch.manual_seed(settings.seed)
     env = GymEnv("Pendulum-v1")
     env.set_seed(settings.seed)

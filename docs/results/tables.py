@@ -21,7 +21,7 @@ def returns_table(tasks: Sequence[str]) -> str:
 
     Below those of a task stands what others have published for it.
     """
-    rows = [("task", "agent", "steps", "each seed", "mean", "area under the curve")]
+    rows = [("task", "agent", "steps", "each seed", "mean", "area under the curve", "minutes")]
     for task in tasks:
         agents = benchmark_runs(task)
         for name, runs in agents.items():
@@ -29,9 +29,10 @@ def returns_table(tasks: Sequence[str]) -> str:
             steps = " / ".join(sorted({f"{run.last_step:,.0f}" for run in runs}))
             each = ", ".join(f"{value:.1f}" for value in last)
             areas = np.mean([area(run) for run in runs])
-            rows.append((task, name, steps, each, f"{last.mean():.1f}", f"{areas:.1f}"))
+            minutes = ", ".join(f"{run.table['wall_seconds'][-1] / 60:.0f}" for run in runs)
+            rows.append((task, name, steps, each, f"{last.mean():.1f}", f"{areas:.1f}", minutes))
         for name, value in PUBLISHED.get(task, {}).items() if agents else ():
-            rows.append((task, f"{name}, published", "100,000", "", f"{value:.0f}", ""))
+            rows.append((task, f"{name}, published", "100,000", "", f"{value:.0f}", "", ""))
     return table(rows)
 
 
@@ -89,9 +90,9 @@ def area(run: Run) -> float:
     return float(np.trapezoid(values, steps) / (steps[-1] - steps[0]))
 
 
-def interquartile_mean(*scores: Numbers) -> float:
+def interquartile_mean(*scores: Numbers, axis: int = -1) -> Numbers:
     """The mean of the middle half of all scores (Agarwal et al., 2021, arXiv:2108.13264)."""
-    return float(trim_mean(np.concatenate(scores), 0.25))
+    return trim_mean(np.concatenate(scores, axis), 0.25, axis)
 
 
 def stratified_interval(scores: Sequence[Numbers]) -> tuple[float, float]:
@@ -100,9 +101,9 @@ def stratified_interval(scores: Sequence[Numbers]) -> tuple[float, float]:
         scores,
         interquartile_mean,
         method="percentile",
-        n_resamples=5000,
+        n_resamples=100_000,  # of few seeds there are few means, a step apart
+        batch=10_000,
         rng=np.random.default_rng(0),
-        vectorized=False,
     )
     return found.confidence_interval
 

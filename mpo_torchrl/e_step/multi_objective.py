@@ -7,7 +7,11 @@ from torch import Tensor
 
 from mpo_torchrl.dual import ObjectiveTemperatures
 from mpo_torchrl.e_step.sampled import SampledEStep
-from mpo_torchrl.functional import nonparametric_kl, nonparametric_weights
+from mpo_torchrl.functional import (
+    effective_sample_size,
+    nonparametric_kl,
+    nonparametric_weights,
+)
 
 
 class MultiObjectiveEStep(SampledEStep):
@@ -15,8 +19,8 @@ class MultiObjectiveEStep(SampledEStep):
 
     .. math:: w_n = \sum_{k=1}^K \mathrm{softmax}_N\big(Q_k(s, a_n) / \eta_k\big)
 
-    An objective has a say by the bound of its temperature alone: the unit of its reward does not
-    matter. From `Abdolmaleki et al. (2020) <https://arxiv.org/abs/2005.07513>`_.
+    An objective has a say by the bound of its temperature alone: once that has followed the
+    values, the unit of the reward does not matter. From `Abdolmaleki et al. (2020) <https://arxiv.org/abs/2005.07513>`_.
 
     Args:
         temperature (ObjectiveTemperatures): a temperature for each objective.
@@ -46,9 +50,10 @@ class MultiObjectiveEStep(SampledEStep):
         return self.weigh_each(improved).sum(-2)
 
     def _value_terms(self, improved: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
-        kl = nonparametric_kl(self.weigh_each(improved))  # [*B, K]
+        weight = self.weigh_each(improved)  # [*B, K, N]
+        kl = nonparametric_kl(weight)  # [*B, K]
         temperatures = improved.get("temperature").unbind(-1)
-        readings = {}
+        readings = {"effective_sample_size": effective_sample_size(weight.sum(-2))}
         for i, (name, _) in enumerate(self.temperature.items()):
             readings[f"temperature_{name}"] = temperatures[i].amax()
             readings[f"kl_e_step_{name}"] = kl[..., i]

@@ -142,7 +142,6 @@ class SampledEStep(nn.Module):
     def dual_terms(self, improved: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
         """The dual of the E-step ``[*B]``, whose gradient reaches temperatures, and diagnostics."""
         loss, readings = self._value_terms(improved)
-        readings["effective_sample_size"] = effective_sample_size(improved.get("weight"))
         if self.penalty is not None:
             cost = self.penalty.cost(improved.get("action"))
             loss = loss + self.penalty.loss(cost)
@@ -151,11 +150,12 @@ class SampledEStep(nn.Module):
 
     def _value_terms(self, improved: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
         q_value, temperature = improved.get("state_action_value"), improved.get("temperature")
-        # The KL that epsilon bounds is that of the values alone, without the penalty.
+        # What epsilon bounds follows from the values alone, without the penalty.
         weight = nonparametric_weights(q_value, temperature.unsqueeze(-1))
         readings = {
             "temperature": temperature.amax(),  # not the mean, which would round it
             "kl_e_step": nonparametric_kl(weight),
+            "effective_sample_size": effective_sample_size(weight),
         }
         return self.temperature.loss(q_value), readings
 

@@ -34,7 +34,8 @@ class MultiObjectiveMPOLoss(MPOLoss):
         + \eta_k \log \tfrac1N \sum_n e^{Q_{k,n} / \eta_k}\big]
 
     The critic's loss and the M-step are those of :class:`~mpo_torchrl.MPOLoss`. How much an
-    objective counts is set by its bound, in nats, whatever the unit of its reward.
+    objective counts is set by its bound, in nats, and not by the unit of its reward, once its
+    temperature has followed its values; begin with rewards of similar size.
 
     Args:
         actor_network (ProbabilisticTensorDictSequential): stochastic actor.

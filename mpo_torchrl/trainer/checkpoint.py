@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from mpo_torchrl.trainer.collector_state import CollectorAdapter
 from mpo_torchrl.trainer.config import MPOConfig, RunConfig
 from mpo_torchrl.trainer.progress import Progress
 from mpo_torchrl.trainer.replay_rows import ReplayRowsAdapter
+from mpo_torchrl.trainer.settings import SettingError, check_device
 
 CHECKPOINT, BEST = "checkpoint.zip", "best.zip"
 """The learner as of the last evaluation, and of the best one."""
@@ -169,6 +171,9 @@ def last_good(run_dir: str | Path) -> str:
 def read_config(path: str | Path, config_class: Any = MPOConfig) -> Any:
     """The settings of the run that wrote the checkpoint, of the class that it was run with.
 
+    Where its device is not available, it is the CPU, with a warning: an agent may be used on
+    another machine than it was trained on.
+
     Args:
         path (str or Path): the file.
         config_class (type): the settings of the recipe that wrote it.
@@ -189,8 +194,14 @@ def read_config(path: str | Path, config_class: Any = MPOConfig) -> Any:
         >>> read_config(path).seed
         7
     """
+    settings = dict(read_metadata(path)["config"])
     try:
-        return config_class.from_mapping(read_metadata(path)["config"])
+        check_device(settings.get("device", "cpu"))
+    except SettingError as error:
+        warnings.warn(f"checkpoint {str(path)!r} is loaded on the CPU: {error}", stacklevel=2)
+        settings["device"] = "cpu"
+    try:
+        return config_class.from_mapping(settings)
     except ValueError as error:
         raise CheckpointError(
             f"checkpoint {str(path)!r} has settings of another version or recipe: {error}"

@@ -6,6 +6,7 @@ Needs Hydra, from the ``recipes`` extra.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import os
 import re
@@ -147,10 +148,15 @@ def _to_config(settings: DictConfig, config_class: Any) -> Any:
 
 def _check_names(arguments: list[str], config_class: type) -> None:
     """Name the nearest setting where Hydra would only say that a key is not in the struct."""
-    for argument in arguments:
+    for argument, following in itertools.pairwise([*arguments, "-"]):
+        if argument in _NEED_A_VALUE and (following.startswith("-") or "=" in following):
+            raise SettingError(f"{argument} must be followed by a name; --help lists the presets.")
         name, equals, _ = argument.partition("=")
         if equals and not name.startswith(("-", "hydra")):
             check_name(name.lstrip("+~"), config_class)
+
+
+_NEED_A_VALUE = ("--config-name", "-cn", "--config-path", "-cp", "--config-dir", "-cd")
 
 
 def _keep_out_of_sight(arguments: list[str], scratch: str) -> list[str]:

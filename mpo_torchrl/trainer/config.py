@@ -9,10 +9,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from mpo_torchrl.dual import ObjectiveTemperatures
+from mpo_torchrl.trainer.seeding import LAST_SEED
 from mpo_torchrl.trainer.settings import SettingError, check_name, check_values, setting
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # Python 3.10 has none of its own
 
 
 class RunConfig:
@@ -110,7 +114,7 @@ class MPOConfig(RunConfig):
         "Pendulum-v1", "Gymnasium id of the environment, or dm_control/<domain>-<task>"
     )
     seed: int = setting(
-        42, "seeds networks, environment, actions and replay", at_least=0, at_most=2**31 - 1
+        42, "seeds networks, environment, actions and replay", at_least=0, at_most=LAST_SEED
     )
     total_timesteps: int = setting(
         20_000, "steps of the whole run: actions taken, over all environments", at_least=1

@@ -76,6 +76,8 @@ def read_run(path: Path) -> Run | None:
         known = json.loads(settings.read_text()) if settings.is_file() else {}
     except (OSError, ValueError) as error:
         raise CurveError(f"{settings} cannot be read: {error}.") from error
+    if not isinstance(known, dict):
+        raise CurveError(f"{settings} cannot be read: it holds no settings.")
     return Run(path, known, columns)
 
 

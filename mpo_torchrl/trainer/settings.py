@@ -97,19 +97,24 @@ def check_values(config: Any) -> None:
     """Bring every setting into its type; a :class:`SettingError` if one is out of its range."""
     for field in dataclasses.fields(config):
         setattr(config, field.name, _checked(field, getattr(config, field.name)))
-    _check_device(config.device)
+    check_device(config.device)
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Raise a :class:`SettingError` unless torch knows the device and finds it here."""
     try:
-        kind = torch.device(device).type
+        found = torch.device(device)
     except RuntimeError:
         raise SettingError(
             f"device must be one that torch knows (cpu, cuda, cuda:1), got {device!r}."
         ) from None
-    if kind == "cuda" and not torch.cuda.is_available():
+    if found.type == "cpu":
+        return
+    module: Any = getattr(torch, found.type, None)  # torch.cuda, torch.mps, ...
+    count = module.device_count() if hasattr(module, "device_count") else 0
+    if (found.index or 0) >= count:
         raise SettingError(
-            f"device must be available here, got {device!r} and torch finds no CUDA device."
+            f"device must be available here, got {device!r} and torch finds {count} of its kind."
         )
 
 

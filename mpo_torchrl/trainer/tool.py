@@ -25,6 +25,13 @@ def option(default: Any, meaning: str) -> Any:
     return dataclasses.field(default=default, metadata={"meaning": meaning})
 
 
+def require_within(name: str, value: int, least: int, most: int | None = None) -> None:
+    """Raise a :class:`SettingError` if a number is out of its range."""
+    if value < least or (most is not None and value > most):
+        limit = f"at least {least}" if most is None else f"between {least} and {most}"
+        raise SettingError(f"{name} must be {limit}, got {value}.")
+
+
 def run_tool(settings_class: type[Settings], run: Callable[[Settings], None], purpose: str) -> None:
     """Call ``run`` with the settings of the command line; ``--help`` prints them.
 

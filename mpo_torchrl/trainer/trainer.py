@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from tensordict import TensorDictBase
 from torch import nn
-from torchrl.checkpoint import GlobalRNGState
 from torchrl.collectors import BaseCollector
 from torchrl.data import ReplayBuffer
 from torchrl.envs import EnvBase
@@ -50,7 +49,7 @@ from mpo_torchrl.trainer.policy import MeanPolicy
 from mpo_torchrl.trainer.progress import Progress
 from mpo_torchrl.trainer.report import Report
 from mpo_torchrl.trainer.resume import RunStates
-from mpo_torchrl.trainer.seeding import keep_random_state, seed_everything
+from mpo_torchrl.trainer.seeding import OwnRandomState, keep_random_state, seed_everything
 from mpo_torchrl.trainer.table_logger import TableLogger
 
 
@@ -124,7 +123,8 @@ class MPOTrainer(Trainer):
         self._last_log: dict[str, int] = {}
         self.progress = Progress([*config.bounds])
         self.stop = StopRequest()
-        self.finished = False
+        self.finished = self._closed = False
+        self.random_state = OwnRandomState()  # other trainers draw from the process's meanwhile
         self.states: RunStates | None = None
         if config.run_dir:
             run_dir = Path(config.run_dir).expanduser()
@@ -160,6 +160,7 @@ class MPOTrainer(Trainer):
         trainer = cls._from_config(config, logger)
         if trainer.states is not None and trainer.states.restore() is not None:
             trainer._take_over_counters()
+            trainer.random_state.keep()
         return trainer
 
     @classmethod
@@ -256,24 +257,26 @@ class MPOTrainer(Trainer):
             CheckpointError: if the ``run_dir`` cannot be written to; what was saved before is
                 untouched.
         """
+        self._require_open("MPOTrainer.load goes on from a file that was saved before")
         if total_timesteps is not None:
             self.config = dataclasses.replace(self.config, total_timesteps=total_timesteps)
             self.total_frames = total_timesteps
         if isinstance(self.logger, TableLogger):
             self.logger.log_hparams(self.config.to_dict())
         self.progress.start_clock()
-        try:
-            if self.collected_frames < self.total_frames:
-                with (
-                    self.report.keeping_last_good(),
-                    stop_request() as self.stop,
-                    _kept_open(self.collector),
-                ):
-                    self._train()
-        finally:
-            self.progress.stop_clock()
-            self._stop_training = False
-        return self._finish()
+        with self.random_state.used():
+            try:
+                if self.collected_frames < self.total_frames:
+                    with (
+                        self.report.keeping_last_good(),
+                        stop_request() as self.stop,
+                        _kept_open(self.collector),
+                    ):
+                        self._train()
+            finally:
+                self.progress.stop_clock()
+                self._stop_training = False
+            return self._finish()
 
     def optim_steps(self, batch: TensorDictBase) -> None:
         """Update, unless a loaded trainer is still filling its replay buffer with its policy."""
@@ -297,6 +300,7 @@ class MPOTrainer(Trainer):
         """
         components = self.learner
         if not learner_only:
+            self._require_open("with learner_only=True what it learned can be saved")
             components = {**self.components, **self._counters_and_randomness}
             components.pop("table", None)  # it belongs to the folder of this run
         return save_checkpoint(path, self.config, self.progress.counters, **components)
@@ -324,7 +328,11 @@ class MPOTrainer(Trainer):
         return trainer
 
     def close(self) -> None:
-        """Close the environments and the logger; the policy can still be used and saved."""
+        """Close the environments and the logger.
+
+        The policy can still be used, and saved with ``learner_only=True``.
+        """
+        self._closed = True
         self.collector.shutdown()
         if self.logger is not None:
             self.logger.shutdown()
@@ -333,7 +341,11 @@ class MPOTrainer(Trainer):
 
     @property
     def _counters_and_randomness(self) -> dict[str, Any]:
-        return {"progress": self.progress, "random_state": GlobalRNGState()}
+        return {"progress": self.progress, "random_state": self.random_state}
+
+    def _require_open(self, instead: str) -> None:
+        if self._closed:
+            raise RuntimeError(f"the trainer was closed, its environments are gone; {instead}.")
 
     def _count(self) -> None:
         """Hand over TorchRL's counters, and decide once for all hooks whether this is the end."""

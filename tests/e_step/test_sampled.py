@@ -41,6 +41,16 @@ def test_weights_are_those_of_the_values_plus_those_of_the_cost(batch, penalty) 
 
 
 @BATCHES
+@pytest.mark.parametrize("penalty", [False, True])
+def test_one_action_that_takes_all_is_an_effective_sample_size_of_one(batch, penalty) -> None:
+    e_step = make(penalty=penalty)
+    e_step.temperature.assign(1e-6)
+    policy = IndependentNormal(torch.zeros(*batch, 2), torch.full((*batch, 2), 2.0))
+    readings = e_step.dual_terms(e_step(policy, first_number))[1]
+    assert_close(readings["effective_sample_size"], torch.ones(batch))
+
+
+@BATCHES
 def test_the_reference_policy_is_written_down(batch) -> None:
     loc, scale = torch.randn(*batch, 2), torch.rand(*batch, 2) + 0.1
     improved = make()(IndependentNormal(loc, scale), first_number)

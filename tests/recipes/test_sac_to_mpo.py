@@ -24,6 +24,15 @@ def test_another_algorithm_is_refused():
         sac_to_mpo.train(sac_to_mpo.Settings(algorithm="ppo"))
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("steps_per_batch", 0), ("seed", -1), ("hidden", 0), ("learning_starts", 10_001)],
+)
+def test_a_number_out_of_its_range_is_named(setting, value):
+    with pytest.raises(SettingError, match=f"^{setting} must be .*, got {value}"):
+        sac_to_mpo.train(sac_to_mpo.Settings(**{setting: value}))
+
+
 def test_help_names_every_setting(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["sac_to_mpo.py", "--help"])
     sac_to_mpo.main()

@@ -182,6 +182,16 @@ def test_settings_of_another_version_are_named(tmp_path):
         MPOTrainer.load(path)
 
 
+def test_an_agent_of_a_device_that_is_not_here_is_loaded_on_the_cpu(trainer, tmp_path):
+    config = small_config()
+    config.device = "cuda:99"
+    path = save_checkpoint(tmp_path / "far.zip", config, {"env_steps": 60}, **trainer.learner)
+    with pytest.warns(UserWarning, match="is loaded on the CPU: device must be available here"):
+        loaded = MPOTrainer.load(path)
+    assert loaded.config.device == "cpu"
+    assert torch.equal(loaded.policy(torch.zeros(3)), trainer.policy(torch.zeros(3)))
+
+
 @pytest.mark.parametrize("protocol", [torch.save, lambda state, file: pickle.dump(state, file)])
 def test_code_in_the_state_does_not_run(saved, tmp_path, protocol):
     buffer, trace = io.BytesIO(), tmp_path / "ran"

@@ -92,6 +92,8 @@ def test_multirun_calls_once_a_value(call):
         (["seed"], "", "'seed' cannot be read: write setting=value, and a value with other"),
         (["run_dir=größe"], "", "'run_dir=größe' cannot be read: write setting=value, and"),
         (["run_dir=a(1)"], "", "'run_dir=a(1)' cannot be read: write setting=value, and"),
+        (["--config-name"], "", "--config-name must be followed by a name"),
+        (["-cn", "seed=1"], "", "-cn must be followed by a name"),
         (["--config-name", "nowhere"], "", "Cannot find primary config 'nowhere'"),
         (OWN_FILE, "defaults: [mpo, _self_]\nepsilo: 1", "'epsilo' is not a setting; the nearest"),
         (OWN_FILE, "defaults: [mpo, _self_]\nseed: x", "seed must be a whole number"),

@@ -57,6 +57,8 @@ def test_help_shows_every_setting_with_default_meaning_and_range(field):
         ({"progress_bar": 1}, "progress_bar must be true or false, got 1"),
         ({"env": 7}, "env must be text, got 7"),
         ({"device": "abacus"}, "device must be one that torch knows .*, got 'abacus'"),
+        ({"device": "meta"}, "device must be available here, got 'meta' and torch finds 0 of its"),
+        ({"device": "cuda:99"}, "device must be available here, got 'cuda:99'"),
         ({"total_timesteps": 999}, r"total_timesteps must be >= learning_starts \(1000"),
         ({"buffer_size": 255}, r"buffer_size must be >= batch_size \(256\), got 255"),
         ({"utd_ratio": 0.25}, r"utd_ratio \* 10 steps collected at once must be a whole number"),

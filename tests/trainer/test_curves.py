@@ -159,9 +159,10 @@ def test_a_table_that_is_none_is_named_with_its_fault(tmp_path, content, sentenc
     assert str(tmp_path / "progress.csv") in str(caught.value)
 
 
-def test_settings_that_are_none_are_named(tmp_path):
+@pytest.mark.parametrize("content", ["{", "[]", "7"])
+def test_settings_that_are_none_are_named(tmp_path, content):
     folder = write_run(tmp_path / "run", [1])
-    (folder / "settings.json").write_text("{")
+    (folder / "settings.json").write_text(content)
     with pytest.raises(CurveError, match=r"settings.json cannot be read"):
         read_run(folder)
 

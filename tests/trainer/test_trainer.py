@@ -149,6 +149,17 @@ def test_closing_ends_the_environments_and_leaves_the_policy():
     assert trainer.policy(torch.zeros(3)).shape == (1,)
 
 
+def test_a_closed_trainer_can_save_what_it_learned_and_no_more(tmp_path):
+    trainer, _ = run()
+    trainer.close()
+    path = trainer.save(tmp_path / "learner.zip", learner_only=True)
+    assert bitwise_equal(parameters(trainer), parameters(MPOTrainer.load(path)))
+    with pytest.raises(RuntimeError, match="was closed, its environments are gone; with learner_"):
+        trainer.save(tmp_path / "everything.zip")
+    with pytest.raises(RuntimeError, match="was closed, its environments are gone; MPOTrainer.l"):
+        trainer.train(total_timesteps=80)
+
+
 def test_training_to_a_step_long_past_only_evaluates():
     trainer, _ = run()
     before = parameters(trainer)
@@ -165,6 +176,21 @@ def test_too_few_steps_are_refused():
 def test_unknown_settings_are_refused():
     with pytest.raises(SettingError, match="'epsilom' is not a setting; the nearest .* 'epsilon'"):
         MPOTrainer.from_env("Pendulum-v1", epsilom=0.1)
+
+
+def test_what_others_draw_meanwhile_changes_nothing(tmp_path):
+    alone, _ = run()
+    first, second = (MPOTrainer.from_config(small_config()) for _ in range(2))
+    torch.rand(3)
+    first.train(total_timesteps=50)
+    second.train()
+    first.save(tmp_path / "first.zip")
+    first.train(total_timesteps=60)
+    third = MPOTrainer.load(tmp_path / "first.zip")
+    np.random.rand()
+    third.train(total_timesteps=60)
+    for trainer in (first, second, third):
+        assert bitwise_equal(parameters(trainer), parameters(alone))
 
 
 def test_two_trainers_count_apart():
