@@ -175,7 +175,8 @@ class BehaviourEStep(SampledEStep):
             "kl_e_step": kl.expand(advantage.shape),
             "effective_sample_size": size.expand(advantage.shape),
         }
-        return self.temperature.loss(_counted(improved)).expand(advantage.shape), readings
+        loss = self.temperature.loss(_counted(improved)).squeeze(0)  # []
+        return loss.expand(advantage.shape), readings
 
 
 def _counted(improved: TensorDictBase) -> Tensor:

@@ -25,6 +25,9 @@ def bound(multiplier: str) -> property:
         module = loss._modules.get(multiplier)
         if module is None:
             raise AttributeError(f"this loss has no {multiplier}, hence no bound for it.")
+        if not hasattr(module, "set_epsilon"):
+            kind = type(module).__name__
+            raise AttributeError(f"the {multiplier} of this loss is a {kind}, which has no bound.")
         return module
 
     return property(get, assign, doc=f"Bound that ``{multiplier}`` enforces, nats.")

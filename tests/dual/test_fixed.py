@@ -30,5 +30,11 @@ def test_a_temperature_that_is_none_is_refused(value: float) -> None:
         FixedTemperature(value)
 
 
+def test_there_is_no_bound_to_set() -> None:
+    loss = make_loss("gaussian", temperature=FixedTemperature(2.0))
+    with pytest.raises(AttributeError, match="is a FixedTemperature, which has no bound"):
+        loss.epsilon = 0.1
+
+
 if __name__ == "__main__":
     pytest.main([__file__])

@@ -25,7 +25,7 @@ from tests.loss.builders import (
 )
 
 POLICIES = pytest.mark.parametrize("policy", ["gaussian", "tanh_normal"])
-SHAPES = pytest.mark.parametrize("shape", [(5,), (2, 3)], ids=str)
+SHAPES = pytest.mark.parametrize("shape", [(), (5,), (2, 3)], ids=str)
 
 
 def offline_loss(policy: str = "gaussian", temperature=None, **settings) -> MPOLoss:
