@@ -20,6 +20,7 @@ from torchrl.envs import (
     DMControlEnv,
     DoubleToFloat,
     EnvBase,
+    FlattenObservation,
     GymWrapper,
     InitTracker,
     ObservationTransform,
@@ -302,7 +303,11 @@ def _suite_env(name: str, action_repeat: int, frame_skip: int) -> EnvBase:
     domain, _, task = name.removeprefix(SUITE).partition("-")
     env = DMControlEnv(domain, task, frame_skip=action_repeat)
     env._env.render = partial(env._env.physics.render, camera_id=0)  # as Gymnasium's have it
-    return TransformedEnv(env, EpisodeMemory())
+    flat = TransformedEnv(env, EpisodeMemory())
+    for key, spec in env.observation_spec.items():
+        if spec.ndim > 1:  # such as positions of several joints
+            flat.append_transform(FlattenObservation(-spec.ndim, -1, in_keys=[key]))
+    return flat
 
 
 def _no_frame_skip(name: str, frame_skip: int) -> SettingError:

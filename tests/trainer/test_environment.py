@@ -125,6 +125,7 @@ def test_without_dm_control_its_extra_is_named(monkeypatch):
         ("Humanoid-v5", 348, 17),
         ("dm_control/walker-walk", 24, 6),
         ("dm_control/ball_in_cup-catch", 8, 2),
+        ("dm_control/stacker-stack_2", 49, 5),
     ],
 )
 @pytest.mark.parametrize("num_envs", [1, 2])
