@@ -43,7 +43,7 @@ class Curve:
         row = {
             "wall_seconds": perf_counter() - self.start,
             "eval_return_mean": self.mean_reward,
-            "eval_return_stddev": returns.std().item(),
+            "eval_return_stddev": returns.std(correction=0).item(),
         }
         self.table.log_metrics(row, step=step)
         print(f"{step:9,} steps  return {self.mean_reward:9.2f}", flush=True)
