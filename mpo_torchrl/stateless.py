@@ -65,7 +65,6 @@ class StatelessNetwork:
     """
 
     def __init__(self, network: TensorDictModule, prefix: str = "") -> None:
-        self.in_keys = list(network.in_keys)
         self._hookable = list(network.modules())
         self._joins_inputs = type(network.module) is MLP
         self._layers = [

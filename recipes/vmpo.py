@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torchrl.objectives import HardUpdate
 from tqdm import tqdm
 
+from mpo_torchrl.targets import PeriodicUpdate
 from mpo_torchrl.trainer import (
     MeanPolicy,
     Progress,
@@ -66,7 +66,7 @@ def train(config: VMPOConfig) -> dict[str, Any]:
     actor, loss = make_vmpo_loss(env, config)
     optimizer = make_optimizer(loss, config)
     # Copies at every step(); the policy that collects a batch is the reference while it is learned.
-    target_updater = HardUpdate(loss, value_network_update_interval=0)
+    target_updater = PeriodicUpdate(loss, period=1)
     policy = MeanPolicy(actor)
 
     # Data

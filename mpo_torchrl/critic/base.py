@@ -39,7 +39,7 @@ class Critic(nn.Module, ABC):
 
     Raises:
         TypeError: if a network is not a TensorDict module.
-        ValueError: if there is no network.
+        ValueError: if networks are missing, the same or not built alike.
 
     Examples:
         A critic whose network predicts a shrunk value:

@@ -32,7 +32,8 @@ class EnumeratedCritic(ScalarCritic):
 
     Raises:
         TypeError: if a network is not a TensorDict module.
-        ValueError: if the loss function is unknown or there is no network.
+        ValueError: if the loss function is unknown or networks are missing, the same or not built
+            alike.
 
     Examples:
         >>> import torch

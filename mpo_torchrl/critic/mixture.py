@@ -43,7 +43,8 @@ class MixtureCritic(DistributionalCritic):
 
     Raises:
         TypeError: if a network is not a TensorDict module.
-        ValueError: if there is no network or an argument is out of its range.
+        ValueError: if networks are missing, the same or not built alike or an argument is out of
+            its range.
 
     Examples:
         >>> from torchrl.data import Bounded

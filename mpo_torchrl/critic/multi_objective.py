@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tensordict import TensorDictBase
+from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 from torchrl.objectives.utils import distance_loss
@@ -32,10 +32,12 @@ class MultiObjectiveCritic(ScalarCritic):
 
     Keyword Args:
         loss_function (str): ``"l2"`` (default), ``"l1"`` or ``"smooth_l1"``.
+        value_key (NestedKey): where the network writes; ``"state_action_value"`` by default.
 
     Raises:
         TypeError: if a network is not a TensorDict module.
-        ValueError: if the loss function is unknown or there is no network.
+        ValueError: if the loss function is unknown, networks are missing, the same or not built
+            alike, or there is no objective.
 
     Examples:
         >>> import torch
@@ -56,8 +58,11 @@ class MultiObjectiveCritic(ScalarCritic):
         num_objectives: int,
         *,
         loss_function: LossFunction = "l2",
+        value_key: NestedKey = "state_action_value",
     ) -> None:
-        super().__init__(network, loss_function=loss_function)
+        if num_objectives < 1:
+            raise ValueError(f"num_objectives must be at least 1, got {num_objectives}.")
+        super().__init__(network, loss_function=loss_function, value_key=value_key)
         self.num_outputs = self.num_objectives = num_objectives
 
     def predict(self, *args: Any, **kwargs: Any) -> Tensor:

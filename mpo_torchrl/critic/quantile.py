@@ -36,7 +36,8 @@ class QuantileCritic(DistributionalCritic):
 
     Raises:
         TypeError: if a network is not a TensorDict module.
-        ValueError: if there is no network, ``num_quantiles`` is below 1 or the threshold below 0.
+        ValueError: if networks are missing, the same or not built alike, ``num_quantiles`` is below
+            1 or the threshold below 0.
 
     Examples:
         >>> from torchrl.data import Bounded

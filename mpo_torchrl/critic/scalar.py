@@ -35,7 +35,8 @@ class ScalarCritic(Critic):
 
     Raises:
         TypeError: if a network is not a TensorDict module.
-        ValueError: if the loss function is unknown or there is no network.
+        ValueError: if the loss function is unknown or networks are missing, the same or not built
+            alike.
 
     Examples:
         >>> import torch

@@ -44,8 +44,8 @@ class TwoHotCritic(Critic):
 
     Raises:
         TypeError: if a network is not a TensorDict module.
-        ValueError: if there is no network, or the support has fewer than two atoms or does not
-            increase.
+        ValueError: if networks are missing, the same or not built alike, or the support has fewer
+            than two atoms or does not increase.
 
     Examples:
         >>> import torch

@@ -26,7 +26,11 @@ class Bound(nn.Module):
 
     @torch.no_grad()
     def set_epsilon(self, epsilon: float | Tensor) -> None:
-        """Changes the bound in place."""
+        """Changes the bound in place.
+
+        Raises:
+            ValueError: if it is not positive and finite.
+        """
         if not float(epsilon) > 0 or not float(epsilon) < float("inf"):
             raise ValueError(
                 f"{self.bound_name} is a bound on a KL divergence and must be positive and "
@@ -61,7 +65,7 @@ class BoundedMultiplier(LagrangeMultiplier, Bound):
         name (str): what the bound is called in error messages.
 
     Raises:
-        ValueError: if ``epsilon`` or ``init`` is not positive.
+        ValueError: if ``epsilon`` or ``init`` is not positive and finite.
     """
 
     def __init__(

@@ -26,6 +26,9 @@ class KLMultiplier(BoundedMultiplier):
         parametrization (str): ``"softplus"`` (default) or ``"exp"``.
         name (str): what the bound is called in error messages.
 
+    Raises:
+        ValueError: if ``epsilon`` or ``init`` is not positive and finite.
+
     Examples:
         >>> import torch
         >>> from mpo_torchrl.dual import KLMultiplier

@@ -29,7 +29,7 @@ class ActionPenalty(Temperature):
         parametrization (str): ``"softplus"`` (default) or ``"exp"``.
 
     Raises:
-        ValueError: if a bound is not finite.
+        ValueError: if a bound is not finite, or ``epsilon`` or ``init`` not positive and finite.
 
     Examples:
         >>> import torch

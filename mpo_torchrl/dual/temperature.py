@@ -28,6 +28,9 @@ class Temperature(BoundedMultiplier):
         parametrization (str): ``"softplus"`` (default) or ``"exp"``.
         name (str): what the bound is called in error messages.
 
+    Raises:
+        ValueError: if ``epsilon`` or ``init`` is not positive and finite.
+
     Examples:
         >>> import torch
         >>> from mpo_torchrl.dual import Temperature
@@ -73,6 +76,9 @@ class CategoricalTemperature(Temperature):
     Keyword Args:
         parametrization (str): ``"softplus"`` (default) or ``"exp"``.
         name (str): what the bound is called in error messages.
+
+    Raises:
+        ValueError: if ``epsilon`` or ``init`` is not positive and finite.
 
     Examples:
         >>> import torch

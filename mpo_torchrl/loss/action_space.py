@@ -100,8 +100,9 @@ class ActionSpace:
             return None  # ones are no parameters of this distribution, e.g. a covariance
         if probe.has_enumerate_support:
             raise ValueError(
-                "MPOLoss needs a continuous action space, got a policy of the discrete "
-                f"distribution {type(probe).__name__}."
+                "the loss needs a continuous action space, got a policy of the discrete "
+                f"distribution {type(probe).__name__}; for one discrete choice take "
+                "DiscreteMPOLoss, or VMPOLoss on-policy."
             )
         return probe
 
@@ -115,8 +116,9 @@ def _require_real_numbers(spec: TensorSpec, action_key: NestedKey) -> None:
         )
     if spec.domain == "discrete" or not spec.dtype.is_floating_point:
         raise ValueError(
-            "MPOLoss needs a continuous action space, a box of real numbers, got the discrete "
-            f"{type(spec).__name__} under {action_key!r}."
+            "the loss needs a continuous action space, a box of real numbers, got the discrete "
+            f"{type(spec).__name__} under {action_key!r}; for one discrete choice take "
+            "DiscreteMPOLoss, or VMPOLoss on-policy."
         )
     if not spec.shape:
         raise ValueError(

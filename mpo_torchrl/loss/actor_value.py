@@ -100,7 +100,7 @@ class ActorValueLoss(ActorLoss):
         if sampling.distribution_class is CompositeDistribution:
             raise ValueError(
                 f"{type(self).__name__} trains one action, the policy is a "
-                "CompositeDistribution of several."
+                "CompositeDistribution of several; MPOLoss trains several heads."
             )
         if not isinstance(critic_network, TensorDictModuleBase):
             raise TypeError(

@@ -42,6 +42,13 @@ class LagrangianLoss(LossModule):
         # Caches hold the parameters of this very loss: a copy makes its own.
         return {key: value for key, value in self.__dict__.items() if key != "_cache"}
 
+    def __getattr__(self, name: str) -> Any:
+        # Where a property raised, torch would say that there is none.
+        found = getattr(type(self), name, None)
+        if isinstance(found, property) and found.fget is not None:
+            return found.fget(self)
+        return super().__getattr__(name)
+
     def __setattr__(self, name: str, value: Any) -> None:
         # loss.temperature = 0.5 sets the multiplier, as loss.epsilon = 0.05 sets the bound.
         if isinstance(value, (Real, Tensor)) and "_modules" in self.__dict__:
@@ -49,6 +56,11 @@ class LagrangianLoss(LossModule):
             if isinstance(module, LagrangeMultiplier):
                 module.assign(value if isinstance(value, Tensor) else float(value))
                 return
+            if module is not None:
+                raise AttributeError(
+                    f"{name} of this loss is a {type(module).__name__}, not a multiplier that a "
+                    "number could be given to."
+                )
         super().__setattr__(name, value)
 
     def multipliers(self) -> dict[str, LagrangeMultiplier]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Mapping
 
 import torch
 from tensordict import NestedKey, TensorDictBase
@@ -29,6 +30,17 @@ def require_at_least_one(name: str, value: int) -> None:
     """Raises ``ValueError`` if a count is below 1."""
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}.")
+
+
+def require_left_out(loss_class: type, part: str, given: Mapping[str, object]) -> None:
+    """Raises ``ValueError`` if an argument is set that is not read beside a part of one's own."""
+    defaults = inspect.signature(loss_class).parameters
+    for name, value in given.items():
+        if value != defaults[name].default:
+            raise ValueError(
+                f"{name} is not read beside an own {part}, which has its own; give it to that "
+                f"{part}, or leave it out, got {value!r}."
+            )
 
 
 def require_keys(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> None:

@@ -140,7 +140,9 @@ class DiscreteMPOLoss(ImprovementLoss):
         self._set_output(reduction, scalar_output_mode, use_prioritized_weights)
         checks.require_choice("e_step_critic", e_step_critic, ("online", "target"))
         critic = qvalue_network
-        if not isinstance(critic, EnumeratedCritic):
+        if isinstance(critic, EnumeratedCritic):
+            checks.require_left_out(DiscreteMPOLoss, "critic", {"loss_function": loss_function})
+        else:
             critic = EnumeratedCritic(qvalue_network, loss_function=loss_function)
         self.__dict__["_policy"] = CategoricalPolicy(actor_network)  # raises if not discrete
         self._wire_networks(
@@ -153,7 +155,16 @@ class DiscreteMPOLoss(ImprovementLoss):
             deactivate_vmap,
         )
         if split(actor_network)[0] or self.critic.ensemble.memory is not None:
-            raise ValueError("DiscreteMPOLoss has no recurrent networks, MPOLoss has.")
+            raise ValueError(
+                "DiscreteMPOLoss cannot train recurrent networks; let the observation hold the "
+                "past, for example with torchrl's CatFrames."
+            )
+        if e_step is not None:
+            of_e_step = {"epsilon": epsilon, "init_temperature": init_temperature}
+            checks.require_left_out(DiscreteMPOLoss, "e_step", of_e_step)
+        if m_step is not None:
+            of_m_step = {"epsilon_policy": epsilon_policy, "init_alpha_policy": init_alpha_policy}
+            checks.require_left_out(DiscreteMPOLoss, "m_step", of_m_step)
         form: Any = {"parametrization": parametrization}
         e_step = e_step or EnumeratedEStep(
             CategoricalTemperature(epsilon, init_temperature, **form)

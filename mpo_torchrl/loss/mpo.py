@@ -81,6 +81,11 @@ class MPOLoss(ImprovementLoss):
     spec must have an entry for each. Agents with several heads, and Retrace with several heads,
     are not supported.
 
+    Beside a part of one's own the arguments that it brings itself are refused: ``epsilon`` and
+    ``init_temperature`` beside ``temperature``, these and those of samples and penalty beside
+    ``e_step``, the other bounds and ``init_alpha_*`` beside ``m_step``, ``loss_function`` beside a
+    ``Critic``.
+
     Args:
         actor_network (ProbabilisticTensorDictSequential): stochastic actor.
         qvalue_network (TensorDictModule, list of TensorDictModule or Critic): the critic,
@@ -135,7 +140,8 @@ class MPOLoss(ImprovementLoss):
             the E-step, with its bound; learned from ``init_temperature`` by default.
         e_step (SampledEStep, optional): an own part 2 with its temperature, such as
             :class:`~mpo_torchrl.e_step.BehaviourEStep` to learn from a data set.
-        m_step (GaussianMStep or DistributionMStep, optional): an own part 4 with its multipliers.
+        m_step (GaussianMStep, DistributionMStep or CompositeMStep, optional): an own part 4 with
+            its multipliers.
 
     Raises:
         TypeError: if the actor is deterministic or a network is no TensorDict module.
@@ -224,8 +230,32 @@ class MPOLoss(ImprovementLoss):
                 f"e_step={type(e_step).__name__}({type(temperature).__name__}(...), ...), or pass "
                 "no e_step."
             )
+        of_temperature = {"epsilon": epsilon, "init_temperature": init_temperature}
+        if e_step is not None:
+            of_e_step = {
+                **of_temperature,
+                "num_action_samples": num_action_samples,
+                "epsilon_penalty": epsilon_penalty,
+                "init_penalty_temperature": init_penalty_temperature,
+            }
+            checks.require_left_out(MPOLoss, "e_step", of_e_step)
+        if temperature is not None:
+            checks.require_left_out(MPOLoss, "temperature", of_temperature)
+        if m_step is not None:
+            of_m_step = {
+                "epsilon_mean": epsilon_mean,
+                "epsilon_stddev": epsilon_stddev,
+                "epsilon_policy": epsilon_policy,
+                "per_dim_constraining": per_dim_constraining,
+                "init_alpha_mean": init_alpha_mean,
+                "init_alpha_stddev": init_alpha_stddev,
+                "init_alpha_policy": init_alpha_policy,
+            }
+            checks.require_left_out(MPOLoss, "m_step", of_m_step)
         critic = qvalue_network
-        if not isinstance(critic, Critic):
+        if isinstance(critic, Critic):
+            checks.require_left_out(MPOLoss, "Critic", {"loss_function": loss_function})
+        else:
             critic = ScalarCritic(qvalue_network, loss_function=loss_function)
 
         sampling_module(actor_network)  # raises if the actor is deterministic
@@ -285,10 +315,14 @@ class MPOLoss(ImprovementLoss):
         self, e_step: SampledEStep, m_step: GaussianMStep | DistributionMStep | CompositeMStep
     ) -> None:
         self.__dict__["_e_step"] = e_step
-        temperatures: dict[str, nn.Module] = {"temperature": e_step.temperature}
+        temperatures = self._temperatures()
         if e_step.penalty is not None:
             temperatures["penalty_temperature"] = e_step.penalty
         self._wire_multipliers(temperatures, m_step)
+
+    def _temperatures(self) -> dict[str, nn.Module]:
+        """The duals of the values in the E-step, by the names of their diagnostics."""
+        return {"temperature": self._e_step.temperature}
 
     def _adapt(self) -> None:
         """Settles what follows from the device and the precision of the networks."""

@@ -14,11 +14,11 @@ from mpo_torchrl.critic.scalar import LossFunction
 from mpo_torchrl.dual import ObjectiveTemperatures
 from mpo_torchrl.dual.multiplier import Parametrization
 from mpo_torchrl.e_step import MultiObjectiveEStep
+from mpo_torchrl.loss import checks
 from mpo_torchrl.loss.heads import find_action_space
 from mpo_torchrl.loss.mpo import MPOLoss
 from mpo_torchrl.loss.networks import sampling_module
 from mpo_torchrl.loss.parts import make_penalty
-from mpo_torchrl.m_step import CompositeMStep, DistributionMStep, GaussianMStep
 
 
 class MultiObjectiveMPOLoss(MPOLoss):
@@ -110,17 +110,25 @@ class MultiObjectiveMPOLoss(MPOLoss):
                 "several objectives have a temperature each, learned from init_temperature; "
                 "leave temperature out."
             )
+        if kwargs.pop("e_step", None) is not None:
+            raise ValueError(
+                "several objectives have an E-step of their own, MultiObjectiveEStep with the "
+                "bounds of epsilon; leave e_step out."
+            )
+        temperatures = ObjectiveTemperatures(
+            epsilon, init_temperature, parametrization=parametrization
+        )
         critic = qvalue_network
-        if not isinstance(critic, MultiObjectiveCritic):
+        if isinstance(critic, MultiObjectiveCritic):
+            given = {"loss_function": loss_function}
+            checks.require_left_out(MultiObjectiveMPOLoss, "critic", given)
+        else:
             critic = MultiObjectiveCritic(critic, len(epsilon), loss_function=loss_function)
         if critic.num_objectives != len(epsilon):
             raise ValueError(
                 f"epsilon must have a bound for each of the critic's {critic.num_objectives} "
                 f"objectives, got {len(epsilon)}: {list(epsilon)}."
             )
-        temperatures = ObjectiveTemperatures(
-            epsilon, init_temperature, parametrization=parametrization
-        )
         sampling_module(actor_network)  # raises if the actor is deterministic
         space = find_action_space(actor_network, kwargs.get("action_spec"))
         penalty = make_penalty(space, epsilon_penalty, init_penalty_temperature, parametrization)
@@ -150,16 +158,8 @@ class MultiObjectiveMPOLoss(MPOLoss):
     def _duals(self) -> list[tuple[str, Any]]:
         return list(self._e_step.temperature.items())
 
-    def _wire_parts(
-        self, e_step: Any, m_step: GaussianMStep | DistributionMStep | CompositeMStep
-    ) -> None:
-        self.__dict__["_e_step"] = e_step
-        temperatures: dict[str, nn.Module] = {
-            f"temperature_{name}": dual for name, dual in self._duals()
-        }
-        if e_step.penalty is not None:
-            temperatures["penalty_temperature"] = e_step.penalty
-        self._wire_multipliers(temperatures, m_step)
+    def _temperatures(self) -> dict[str, nn.Module]:
+        return {f"temperature_{name}": dual for name, dual in self._duals()}
 
     def _make_out_keys(self) -> list[NestedKey]:
         names = [name for name, _ in self._duals()]

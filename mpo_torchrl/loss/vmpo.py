@@ -20,6 +20,7 @@ from mpo_torchrl.distributions import per_state
 from mpo_torchrl.dual import Temperature
 from mpo_torchrl.dual.multiplier import Parametrization
 from mpo_torchrl.e_step import AdvantageEStep
+from mpo_torchrl.e_step.sampled import over_all
 from mpo_torchrl.functional import effective_sample_size
 from mpo_torchrl.loss import checks
 from mpo_torchrl.loss.action_space import ActionSpace
@@ -54,7 +55,7 @@ class VMPOLoss(ActorValueLoss):
 
     The KLs are to the policy that collected the batch: the target actor. Move the target to the
     actor when the collector gets the actor's parameters, for instance with
-    ``HardUpdate(loss, value_network_update_interval=0).step()`` before each new batch.
+    ``PeriodicUpdate(loss, period=1).step()`` before each new batch.
 
     A Gaussian policy, squashed or not, has separate bounds on mean and stddev; a categorical one,
     one-hot or not, and any other has one bound ``epsilon_policy``.
@@ -170,6 +171,24 @@ class VMPOLoss(ActorValueLoss):
         self.ignore_restarts = ignore_restarts
         self.max_importance_weight = max_importance_weight
         self._wire_networks(actor_network, critic_network, delay_actor, separate_losses)
+        if e_step is not None:
+            of_e_step = {
+                "epsilon": epsilon,
+                "init_temperature": init_temperature,
+                "top_k_fraction": top_k_fraction,
+            }
+            checks.require_left_out(VMPOLoss, "e_step", of_e_step)
+        if m_step is not None:
+            of_m_step = {
+                "epsilon_mean": epsilon_mean,
+                "epsilon_stddev": epsilon_stddev,
+                "epsilon_policy": epsilon_policy,
+                "per_dim_constraining": per_dim_constraining,
+                "init_alpha_mean": init_alpha_mean,
+                "init_alpha_stddev": init_alpha_stddev,
+                "init_alpha_policy": init_alpha_policy,
+            }
+            checks.require_left_out(VMPOLoss, "m_step", of_m_step)
         e_step = e_step or AdvantageEStep(
             Temperature(epsilon, init_temperature, parametrization=parametrization),
             top_k_fraction=top_k_fraction,
@@ -270,8 +289,9 @@ class VMPOLoss(ActorValueLoss):
             key: None if weight is None else weight.reshape(shape).to(advantage.dtype)
             for key, weight in given.items()
         }
-        mask = self._mask(batch)
-        return {"advantage": advantage, **found, "mask": _fitted(mask, shape)}
+        if (mask := self._mask(batch)) is not None:
+            mask = over_all(mask, shape)
+        return {"advantage": advantage, **found, "mask": mask}
 
     def _importance_weight(self, batch: TensorDictBase, reference: d.Distribution) -> Tensor:
         keys = self.tensor_keys
@@ -307,13 +327,6 @@ class VMPOLoss(ActorValueLoss):
         count = weight.numel() if mask is None else mask.sum()
         improved = TensorDict({"action": action, "weight": weight * count}, weight.shape)
         return self._m_step(improved, policy, reference)
-
-
-def _fitted(mask: Tensor | None, shape: torch.Size) -> Tensor | None:
-    """A mask of the leading dimensions, over all of them."""
-    if mask is None:
-        return None
-    return mask.reshape(mask.shape + (1,) * (len(shape) - mask.ndim)).expand(shape)
 
 
 def _continuous_space(

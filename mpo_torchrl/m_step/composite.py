@@ -58,15 +58,15 @@ class CompositeMStep(nn.Module):
                 for constraint, multiplier in head.multipliers.items()
             }
         )
-        own = [f"{r}_{name}" for name, head in heads.items() for r in head.readings]
-        self.readings = tuple(reading for reading in own if not reading.startswith("entropy"))
-        self.readings = ("entropy", *self.readings)
+        own = [(name, reading) for name, head in heads.items() for reading in head.readings]
+        others = [f"{reading}_{name}" for name, reading in own if reading != "entropy"]
+        self.readings = ("entropy", *others)
 
     def forward(
         self,
         improved: TensorDictBase,
         policy: d.Distribution,
-        reference: d.Distribution | None = None,
+        reference: d.Distribution,
     ) -> Fit:
         """Compares the online policy with the result of the E-step.
 

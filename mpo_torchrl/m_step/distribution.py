@@ -9,7 +9,7 @@ from torch import distributions as d
 
 from mpo_torchrl.distributions import log_prob, per_state
 from mpo_torchrl.dual import KLMultiplier
-from mpo_torchrl.m_step.fit import Fit
+from mpo_torchrl.m_step.fit import Fit, entropy_of, estimated_kl
 
 
 class DistributionMStep(nn.Module):
@@ -19,8 +19,9 @@ class DistributionMStep(nn.Module):
         \mathrm{KL}(\pi_0 \Vert \pi_\theta) \le \epsilon
 
     The KL is :func:`torch.distributions.kl_divergence` where the distribution has one, else
-    its Monte Carlo estimate :math:`\tfrac1N \sum_n \log \pi_0(a_n) - \log \pi_\theta(a_n)` on
-    the actions of the E-step, which the reference policy drew. From `Abdolmaleki et al. (2018)
+    its Monte Carlo estimate :math:`\tfrac1N \sum_n r_n - 1 - \log r_n`, with
+    :math:`r_n = \pi_\theta(a_n) / \pi_0(a_n)`, on the actions of the E-step, which the reference
+    policy drew: no term of it is negative. From `Abdolmaleki et al. (2018)
     <https://arxiv.org/abs/1806.06920>`_, the parametric M-step.
 
     Args:
@@ -49,7 +50,7 @@ class DistributionMStep(nn.Module):
         self,
         improved: TensorDictBase,
         policy: d.Distribution,
-        reference: d.Distribution | None = None,
+        reference: d.Distribution,
     ) -> Fit:
         """Compares the online policy with the result of the E-step.
 
@@ -61,13 +62,11 @@ class DistributionMStep(nn.Module):
         Returns:
             Fit: with the constraint ``"policy"``.
         """
-        if reference is None:
-            raise ValueError("DistributionMStep needs the reference policy, got None.")
         weight = improved.get("weight").detach()  # a target of the fit, as the actions are
         action = improved.get("action").detach().movedim(weight.ndim - 1, 0)  # [N, *B, A]
         drawn = per_state(log_prob(policy, action), 1 + weight[..., 0].ndim)  # [N, *B]
         kl = _kl(reference, policy, action, drawn)
-        readings = {"entropy": -drawn.detach().mean(0)}
+        readings = {"entropy": entropy_of(policy, -drawn.mean(0))}
         return Fit(-(weight.movedim(-1, 0) * drawn).sum(0), {"policy": kl}, readings)
 
 
@@ -78,4 +77,4 @@ def _kl(reference: d.Distribution, policy: d.Distribution, action: Tensor, drawn
     except NotImplementedError:
         with torch.no_grad():
             drawn_ref = per_state(log_prob(reference, action), 1 + batch_dims)
-        return (drawn_ref - drawn).mean(0)
+        return estimated_kl(drawn_ref, drawn).mean(0)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch import distributions as d
 
+from mpo_torchrl.distributions import categorical_logits, per_state
 from mpo_torchrl.dual import KLMultiplier
+from mpo_torchrl.functional import categorical_nll
 
 
 @dataclass
@@ -47,6 +52,37 @@ def per_constraint(name: str, multiplier: KLMultiplier, kl: Tensor) -> Tensor:
             "dimensions; pass the action_spec of this policy."
         )
     return kl
+
+
+def bounded_kls(
+    multipliers: nn.ModuleDict, kl_mean: Tensor, kl_stddev: Tensor
+) -> dict[str, Tensor]:
+    """The KLs of means and stddevs ``[*B, A]``, each as its multiplier bounds it."""
+    duals = cast(dict[str, KLMultiplier], multipliers)
+    kl = {"mean": kl_mean, "stddev": kl_stddev}
+    return {name: per_constraint(name, duals[name], kl[name]) for name in kl}
+
+
+def estimated_kl(log_prob_ref: Tensor, log_prob: Tensor) -> Tensor:
+    r"""What one action of the reference says of its KL to the policy: :math:`r - 1 - \log r`.
+
+    Its mean is the KL and, unlike that of :math:`-\log r`, no value is negative, so that no policy
+    is paid for making every action of a batch likelier.
+    """
+    log_ratio = log_prob - log_prob_ref
+    return torch.expm1(log_ratio) - log_ratio
+
+
+def entropy_of(policy: d.Distribution, otherwise: Tensor) -> Tensor:
+    """The entropy ``[*B]`` of a policy, detached; ``otherwise`` where torch knows none."""
+    logits = categorical_logits(policy)
+    if logits is not None:  # masked choices make no NaN here
+        logits = logits.detach()
+        return per_state(categorical_nll(logits.softmax(-1), logits), otherwise.ndim)
+    try:
+        return per_state(policy.entropy().detach(), otherwise.ndim)
+    except NotImplementedError:
+        return otherwise.detach()
 
 
 def gaussian_readings(scale: Tensor) -> dict[str, Tensor]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from tensordict import TensorDictBase
 from torch import distributions as d
 from torch import nn
@@ -11,7 +9,7 @@ from torch import nn
 from mpo_torchrl.distributions import GaussianBase, gaussian_base
 from mpo_torchrl.dual import KLMultiplier
 from mpo_torchrl.functional import decoupled_gaussian_kl, decoupled_gaussian_nll
-from mpo_torchrl.m_step.fit import Fit, gaussian_readings, per_constraint
+from mpo_torchrl.m_step.fit import Fit, bounded_kls, gaussian_readings
 
 
 class GaussianMStep(nn.Module):
@@ -60,7 +58,7 @@ class GaussianMStep(nn.Module):
         self,
         improved: TensorDictBase,
         policy: d.Distribution | GaussianBase,
-        reference: d.Distribution | None = None,
+        reference: d.Distribution | GaussianBase | None = None,
     ) -> Fit:
         """Compares the online policy with the result of the E-step.
 
@@ -95,7 +93,5 @@ class GaussianMStep(nn.Module):
             action, improved.get("weight"), loc_ref, scale_ref, base.loc, base.scale
         )
         kl_mean, kl_stddev = decoupled_gaussian_kl(loc_ref, scale_ref, base.loc, base.scale)
-        kl = {"mean": kl_mean, "stddev": kl_stddev}
-        multipliers = cast(dict[str, KLMultiplier], self.multipliers)
-        bounded = {name: per_constraint(name, multipliers[name], kl[name]) for name in kl}
-        return Fit(nll, bounded, gaussian_readings(base.scale))
+        kl = bounded_kls(self.multipliers, kl_mean, kl_stddev)
+        return Fit(nll, kl, gaussian_readings(base.scale))

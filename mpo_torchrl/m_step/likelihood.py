@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 import torch
 from tensordict import TensorDictBase
@@ -17,8 +16,14 @@ from mpo_torchrl.distributions import (
     per_state,
 )
 from mpo_torchrl.dual import KLMultiplier
-from mpo_torchrl.functional import categorical_kl, categorical_nll, decoupled_gaussian_kl
-from mpo_torchrl.m_step.fit import Fit, gaussian_readings, per_constraint
+from mpo_torchrl.functional import categorical_kl, decoupled_gaussian_kl
+from mpo_torchrl.m_step.fit import (
+    Fit,
+    bounded_kls,
+    entropy_of,
+    estimated_kl,
+    gaussian_readings,
+)
 
 
 class LikelihoodMStep(nn.Module):
@@ -98,22 +103,17 @@ class LikelihoodMStep(nn.Module):
         kl_mean, kl_stddev = decoupled_gaussian_kl(
             base_ref.loc, base_ref.scale, base.loc, base.scale
         )
-        kl = {"mean": kl_mean, "stddev": kl_stddev}
-        multipliers = cast(dict[str, KLMultiplier], self.multipliers)
-        bounded = {name: per_constraint(name, multipliers[name], kl[name]) for name in kl}
-        return bounded, gaussian_readings(base.scale)
+        kl = bounded_kls(self.multipliers, kl_mean, kl_stddev)
+        return kl, gaussian_readings(base.scale)
 
     def _joint_kl(
         self, policy: d.Distribution, reference: d.Distribution, action: Tensor, log_prob: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        readings = {"entropy": entropy_of(policy, -log_prob)}
         logits, logits_ref = categorical_logits(policy), categorical_logits(reference)
         if logits is None or logits_ref is None:
-            kl = _kl(reference, policy, action, log_prob)
-            return {"policy": kl}, {"entropy": -log_prob.detach()}
-        kl = categorical_kl(logits_ref, logits)
-        entropy = categorical_nll(logits.detach().softmax(-1), logits.detach())
-        batch_dims = log_prob.ndim
-        return {"policy": per_state(kl, batch_dims)}, {"entropy": per_state(entropy, batch_dims)}
+            return {"policy": _kl(reference, policy, action, log_prob)}, readings
+        return {"policy": per_state(categorical_kl(logits_ref, logits), log_prob.ndim)}, readings
 
 
 def _require_gaussian(policy: d.Distribution) -> GaussianBase:
@@ -134,5 +134,4 @@ def _kl(
     except NotImplementedError:
         with torch.no_grad():
             log_prob_ref = per_state(reference.log_prob(action), log_prob.ndim)
-        log_ratio = log_prob - log_prob_ref
-        return torch.expm1(log_ratio) - log_ratio
+        return estimated_kl(log_prob_ref, log_prob)

@@ -60,10 +60,10 @@ from mpo_torchrl.trainer.seeding import seed_everything
 from mpo_torchrl.trainer.settings import SettingError
 from mpo_torchrl.trainer.table_logger import TableLogger
 from mpo_torchrl.trainer.trainer import MPOTrainer
+from mpo_torchrl.trainer.vmpo_config import VMPOConfig
 
 if find_spec("hydra") is not None:
     import mpo_torchrl.trainer.hydra_configs  # noqa: F401  registers loss: mpo and trainer: mpo
-from mpo_torchrl.trainer.vmpo_config import VMPOConfig
 
 __all__ = [
     "EpisodeMemory",

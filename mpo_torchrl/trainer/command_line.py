@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra
 import yaml  # type: ignore[import-untyped]
@@ -29,6 +29,7 @@ from torchrl.checkpoint import CheckpointError
 from mpo_torchrl.trainer.collection import NonFiniteError
 from mpo_torchrl.trainer.config import MPOConfig
 from mpo_torchrl.trainer.settings import SettingError, check_name, describe_settings, valid_range
+from mpo_torchrl.trainer.tool import stop
 
 _USAGE = """{program}: {purpose}
 
@@ -92,11 +93,11 @@ def run_from_command_line(
         try:
             metrics = train(_to_config(settings, config_class))
         except SettingError as error:
-            _stop(error, 2)
+            stop(error, 2)
         except OmegaConfBaseException as error:
-            _stop(_translate(error, config_class), 2)
+            stop(_translate(error, config_class), 2)
         except (NonFiniteError, CheckpointError, OSError) as error:
-            _stop(error, 1)
+            stop(error, 1)
         print(f"mean_reward: {metrics['mean_reward']}", flush=True)
         return metrics["mean_reward"]
 
@@ -106,9 +107,9 @@ def run_from_command_line(
             sys.argv[1:] = _keep_out_of_sight(arguments, scratch)
             hydra.main(version_base="1.3", config_path=str(config_dir), config_name=name)(job)()
         except SettingError as error:
-            _stop(error, 2)
+            stop(error, 2)
         except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-            _stop(_translate(error, config_class), 2)
+            stop(_translate(error, config_class), 2)
 
 
 @contextmanager
@@ -223,9 +224,3 @@ def _name_of(config_class: type) -> str:
     if issubclass(config_class, MPOConfig):
         return "mpo"
     return config_class.__name__.removesuffix("Config").lower()
-
-
-def _stop(error: object, code: int) -> NoReturn:
-    sentence = " ".join(str(error).split())
-    print(f"error: {sentence}", file=sys.stderr)
-    raise SystemExit(code)

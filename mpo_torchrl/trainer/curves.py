@@ -165,7 +165,7 @@ def _labels(groups: Sequence[Mapping[str, Any]]) -> list[str]:
         if name not in IRRELEVANT and len({json.dumps(group.get(name)) for group in groups}) > 1
     ]
     return [
-        ", ".join(f"{name}={group[name]}" for name in names if name in group) or "MPO"
+        ", ".join(f"{name}={group[name]}" for name in names if name in group) or "all runs"
         for group in groups
     ]
 

@@ -344,8 +344,12 @@ def _check_reward(name: str, env: EnvBase, num_rewards: int) -> None:
     if found != num_rewards:
         raise SettingError(
             f"env {name!r} must have as many rewards as epsilons has bounds (one without "
-            f"epsilons), got {found} reward(s) for {num_rewards}; recipes/mpo.py learns from "
-            "several with epsilons=[...], a bound for each."
+            f"epsilons), got {found} reward(s) for {num_rewards}; "
+            + (
+                "change epsilons to as many bounds, or leave it out."
+                if num_rewards > 1
+                else "recipes/mpo.py learns from several with epsilons=[...], a bound for each."
+            )
         )
 
 

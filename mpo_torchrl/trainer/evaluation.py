@@ -59,7 +59,7 @@ def evaluate(env: EnvBase, policy: TensorDictModuleBase, seed: int = EVALUATION_
         seed (int): fixes the states that episodes start from.
 
     Returns:
-        Tensor: ``[K]``, unit of reward; an episode counts for at most 10,000 steps.
+        Tensor: ``[E]``, or ``[E, K]``, unit of reward; an episode counts for at most 10,000 steps.
 
     Examples:
         >>> from mpo_torchrl.trainer import MeanPolicy, make_loss

@@ -81,28 +81,17 @@ def _make_continuous(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActo
         max_stddev=config.max_stddev or None,
         layer_norm=config.layer_norm,
     )
-    loss_class: Any = MPOLoss
-    e_step: dict[str, Any] = {"epsilon": config.epsilon}
-    if config.bounds:
-        loss_class, e_step = MultiObjectiveMPOLoss, {"epsilon": config.bounds}
-    elif isinstance(config, OfflineConfig):
-        e_step["e_step"] = _make_behaviour_e_step(config)
-    elif config.temperature == "exact":
-        e_step["temperature"] = ExactTemperature(config.epsilon)
+    loss_class: Any = MultiObjectiveMPOLoss if config.bounds else MPOLoss
     loss = loss_class(
         actor,
         make_critic(observation_size, action_spec, config),
-        **e_step,
+        **_e_step_arguments(config),
         num_qvalue_nets=config.num_critics,
-        num_action_samples=config.n_action_samples,
         num_bootstrap_samples=config.n_bootstrap_samples,
         e_step_critic=cast(Literal["online", "target", "next"], config.e_step_critic),
         epsilon_mean=config.epsilon_mean,
         epsilon_stddev=config.epsilon_stddev,
-        epsilon_penalty=config.epsilon_penalty,
         per_dim_constraining=config.per_dim_constraining,
-        init_temperature=config.init_temperature,
-        init_penalty_temperature=config.init_penalty_temperature,
         init_alpha_mean=config.init_alpha_mean,
         init_alpha_stddev=config.init_alpha_stddev,
         parametrization=cast(Parametrization, config.parametrization),
@@ -112,6 +101,21 @@ def _make_continuous(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActo
         burn_in=config.burn_in,
     )
     return actor, loss
+
+
+def _e_step_arguments(config: MPOConfig) -> dict[str, Any]:
+    """Part 2 and its bounds, as a loss takes them."""
+    if isinstance(config, OfflineConfig):
+        return {"e_step": _make_behaviour_e_step(config)}
+    arguments: dict[str, Any] = {
+        "num_action_samples": config.n_action_samples,
+        "epsilon_penalty": config.epsilon_penalty,
+        "init_penalty_temperature": config.init_penalty_temperature,
+    }
+    if config.temperature == "exact":
+        return {**arguments, "temperature": ExactTemperature(config.epsilon)}
+    arguments["init_temperature"] = config.init_temperature
+    return {**arguments, "epsilon": config.bounds or config.epsilon}
 
 
 def _make_behaviour_e_step(config: OfflineConfig) -> BehaviourEStep:

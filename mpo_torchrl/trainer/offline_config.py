@@ -22,7 +22,7 @@ class OfflineConfig(MPOConfig):
         >>> OfflineConfig(dataset="pendulum/medium-v0", num_envs=4)
         Traceback (most recent call last):
         ...
-        mpo_torchrl.trainer.settings.SettingError: num_envs means nothing without steps of an environment; leave it out.
+        mpo_torchrl.trainer.settings.SettingError: num_envs is not used by a run on a data set; leave it out.
     """  # noqa: E501
 
     UNUSED: ClassVar[tuple[str, ...]] = (
@@ -72,7 +72,7 @@ class OfflineConfig(MPOConfig):
             given = getattr(self, field.name) != field.metadata["default"]
             if given and field.name in self.UNUSED:
                 raise SettingError(
-                    f"{field.name} means nothing without steps of an environment; leave it out."
+                    f"{field.name} is not used by a run on a data set; leave it out."
                 )
         super().__post_init__()
         if not self.dataset:

@@ -9,7 +9,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -51,9 +51,9 @@ def run_tool(settings_class: type[Settings], run: Callable[[Settings], None], pu
     try:
         run(read_settings(arguments, settings_class))
     except SettingError as error:
-        _stop(error, 2)
+        stop(error, 2)
     except (CheckpointError, OSError) as error:
-        _stop(error, 1)
+        stop(error, 1)
 
 
 def read_settings(arguments: list[str], settings_class: type[Settings]) -> Settings:
@@ -86,6 +86,8 @@ def _fields(settings_class: Any) -> tuple[dataclasses.Field[Any], ...]:
     return dataclasses.fields(settings_class)
 
 
-def _stop(error: Exception, code: int) -> None:
-    print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
+def stop(error: object, code: int) -> NoReturn:
+    """End the program with one sentence on stderr."""
+    sentence = " ".join(str(error).split())
+    print(f"error: {sentence}", file=sys.stderr)
     raise SystemExit(code)

@@ -23,7 +23,7 @@ from torchrl.trainers import (
     Trainer,
 )
 
-from mpo_torchrl.loss import MPOLoss
+from mpo_torchrl.loss.improvement import ImprovementLoss
 from mpo_torchrl.trainer.checkpoint import (
     holds,
     load_checkpoint,
@@ -63,7 +63,7 @@ class MPOTrainer(Trainer):
 
     Keyword Args:
         collector (BaseCollector): the source of transitions.
-        loss_module (MPOLoss): what is trained.
+        loss_module (ImprovementLoss): what is trained, an ``MPOLoss`` or another off-policy one.
         optimizer (torch.optim.Optimizer): steps networks and duals.
         replay_buffer (ReplayBuffer): transitions are put there and sampled from there.
         target_net_updater (TargetNetUpdater): steps the targets after each update.
@@ -90,7 +90,7 @@ class MPOTrainer(Trainer):
         self,
         *,
         collector: BaseCollector,
-        loss_module: MPOLoss,
+        loss_module: ImprovementLoss,
         optimizer: torch.optim.Optimizer,
         replay_buffer: ReplayBuffer,
         target_net_updater: TargetNetUpdater,
@@ -256,6 +256,7 @@ class MPOTrainer(Trainer):
                 a ``run_dir``.
             CheckpointError: if the ``run_dir`` cannot be written to; what was saved before is
                 untouched.
+            RuntimeError: if the trainer was closed.
         """
         self._require_open("MPOTrainer.load goes on from a file that was saved before")
         if total_timesteps is not None:
@@ -297,6 +298,10 @@ class MPOTrainer(Trainer):
         Keyword Args:
             learner_only (bool): leave out replay buffer, environment and random states. The file
                 is small, enough to evaluate and share the policy. ``False`` by default.
+
+        Raises:
+            CheckpointError: if the file cannot be written; one that was there is untouched.
+            RuntimeError: if the trainer was closed, unless ``learner_only``.
         """
         components = self.learner
         if not learner_only:

@@ -34,6 +34,8 @@ def test_there_is_no_bound_to_set() -> None:
     loss = make_loss("gaussian", temperature=FixedTemperature(2.0))
     with pytest.raises(AttributeError, match="is a FixedTemperature, which has no bound"):
         loss.epsilon = 0.1
+    with pytest.raises(AttributeError, match="temperature of this loss is a FixedTemperature, not"):
+        loss.temperature = 0.1
 
 
 if __name__ == "__main__":

@@ -121,8 +121,8 @@ def make_critic(
 
 def make_loss(policy: str = "gaussian", **kwargs: Any) -> MPOLoss:
     """A loss with two critics drawn apart and few samples."""
-    settings: dict[str, Any] = {"num_action_samples": 5, **kwargs}
-    return MPOLoss(make_actor(policy), [make_critic(), make_critic()], **settings)
+    few: dict[str, Any] = {} if "e_step" in kwargs else {"num_action_samples": 5}
+    return MPOLoss(make_actor(policy), [make_critic(), make_critic()], **{**few, **kwargs})
 
 
 def shared_encoder_loss(

@@ -28,8 +28,10 @@ from torchrl.modules import (
 )
 
 from mpo_torchrl import MPOLoss
-from mpo_torchrl.dual import ExactTemperature, Temperature
+from mpo_torchrl.critic import ScalarCritic
+from mpo_torchrl.dual import ExactTemperature, KLMultiplier, Temperature
 from mpo_torchrl.e_step import SampledEStep
+from mpo_torchrl.m_step import DistributionMStep
 from tests.loss.builders import (
     SPEC,
     A,
@@ -291,6 +293,26 @@ def test_an_unknown_choice_is_answered_with_the_known_ones(
 def test_a_temperature_beside_an_e_step_that_has_one_is_refused() -> None:
     with pytest.raises(ValueError, match="SampledEStep has a temperature of its own; give it this"):
         make_loss(temperature=ExactTemperature(0.1), e_step=SampledEStep(Temperature(0.1, 1.0)))
+
+
+@pytest.mark.parametrize(
+    ("part", "argument"),
+    [
+        ({"e_step": SampledEStep(Temperature(0.1, 1.0))}, {"num_action_samples": 5}),
+        ({"e_step": SampledEStep(Temperature(0.1, 1.0))}, {"epsilon": 0.2}),
+        ({"temperature": ExactTemperature(0.1)}, {"init_temperature": 2.0}),
+        ({"m_step": DistributionMStep(KLMultiplier(0.1, 1.0))}, {"epsilon_mean": 0.2}),
+        ({"qvalue_network": ScalarCritic([make_critic()])}, {"loss_function": "l1"}),
+    ],
+    ids=str,
+)
+def test_an_argument_that_a_part_brings_itself_is_refused(
+    part: dict[str, Any], argument: dict[str, Any]
+) -> None:
+    (name,) = argument
+    with pytest.raises(ValueError, match=f"^{name} is not read beside an own "):
+        networks = {"actor_network": make_actor(), "qvalue_network": make_critic()}
+        MPOLoss(**{**networks, **part, **argument})
 
 
 def test_an_unknown_argument_is_refused() -> None:

@@ -384,7 +384,7 @@ def test_burning_in_needs_something_recurrent_and_steps_that_are_left():
 def test_the_discrete_loss_refuses_recurrent_critics():
     spec = OneHot(2)
     critics = make_recurrent_critics(O, SPEC, num_outputs=2)
-    with pytest.raises(ValueError, match="DiscreteMPOLoss has no recurrent networks"):
+    with pytest.raises(ValueError, match="DiscreteMPOLoss cannot train recurrent networks"):
         DiscreteMPOLoss(make_discrete_actor(O, spec), critics)
 
 

@@ -205,7 +205,7 @@ def test_without_a_target_the_kl_is_zero_and_still_holds_the_policy(policy: str)
 
 
 @EVERY_POLICY
-def test_updates_raise_the_probability_of_the_good_actions_within_the_trust_region(
+def test_updates_raise_the_probability_of_the_good_actions_near_the_reference(
     policy: str,
 ) -> None:
     bounds = {"epsilon_policy": 0.05, "epsilon_mean": 0.02, "epsilon_stddev": 0.02}
@@ -226,7 +226,7 @@ def test_updates_raise_the_probability_of_the_good_actions_within_the_trust_regi
     assert readings["loss_actor"] - price_of_kl(policy, readings) < before
     for name in alphas(policy):
         bound = float(getattr(loss, name.replace("alpha", "epsilon")))
-        assert readings[name.replace("alpha", "kl")] < 10 * bound
+        assert readings[name.replace("alpha", "kl")] < 4 * bound  # multipliers still rise
 
 
 # -- among TorchRL's losses ---------------------------------------------------------------

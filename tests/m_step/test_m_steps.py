@@ -107,6 +107,25 @@ def test_without_a_kl_the_samples_estimate_it() -> None:
     improved = TensorDict(action=action, weight=torch.full((4, 50_000), 1 / 50_000))
     fit = DistributionMStep(KLMultiplier(0.1, 1.0))(improved, policy, reference)
     assert_close(fit.kl["policy"], kl_divergence(*exact), atol=0.02, rtol=0)
+    assert_close(fit.readings["entropy"], -policy.log_prob(action.movedim(-2, 0)).mean(0))
+
+
+def test_an_estimate_of_a_kl_pays_for_no_move() -> None:
+    reference, policy = (
+        _Opaque(Independent(Normal(torch.full((4, 1), m), torch.ones(4, 1)), 1)) for m in (0.0, 0.1)
+    )
+    improved = TensorDict(action=torch.full((4, 3, 1), 2.0), weight=torch.full((4, 3), 1 / 3))
+    fit = DistributionMStep(KLMultiplier(0.1, 1.0))(improved, policy, reference)
+    assert (fit.kl["policy"] > 0).all()  # although all three became likelier
+
+
+def test_the_entropy_is_that_of_the_policy_not_of_its_reference() -> None:
+    reference, policy = (
+        Independent(Beta(torch.full((4, 2), a), torch.full((4, 2), b)), 1)
+        for a, b in ((8.0, 2.0), (2.0, 8.0))
+    )
+    fit = DistributionMStep(KLMultiplier(0.1, 1.0))(improved_by(reference, (4,)), policy, reference)
+    assert_close(fit.readings["entropy"], policy.entropy())
 
 
 class _Opaque(torch.distributions.Distribution):
@@ -121,12 +140,6 @@ class _Opaque(torch.distributions.Distribution):
 
     def log_prob(self, value):
         return self.dist.log_prob(value)
-
-
-def test_the_reference_policy_is_needed() -> None:
-    policy = Independent(Beta(torch.ones(4, 2), torch.ones(4, 2)), 1)
-    with pytest.raises(ValueError, match="needs the reference policy"):
-        DistributionMStep(KLMultiplier(0.1, 1.0))(improved_by(policy, (4,)), policy)
 
 
 if __name__ == "__main__":

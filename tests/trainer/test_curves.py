@@ -94,7 +94,7 @@ def test_a_metric_that_nobody_has_is_an_empty_curve(make_run):
 
 def test_runs_that_differ_by_seed_and_folder_are_one_group(make_run):
     runs = [make_run(1, env="A", seed=seed, run_dir=str(seed)) for seed in range(3)]
-    assert group_runs(runs) == {"A": {"MPO": runs}}
+    assert group_runs(runs) == {"A": {"all runs": runs}}
 
 
 def test_settings_that_are_no_difference_exist():
@@ -107,18 +107,18 @@ def test_groups_are_named_by_what_sets_them_apart(make_run):
     other = [make_run(1, env="B", seed=0, epsilon=0.1, gamma=0.9)]
     assert group_runs([*wide, *narrow, *other]) == {
         "A": {"epsilon=0.2": wide, "epsilon=0.1": narrow},
-        "B": {"MPO": other},
+        "B": {"all runs": other},
     }
 
 
 def test_of_two_runs_with_one_seed_the_longer_one_counts(make_run):
     short, long = make_run(1, env="A", seed=0), make_run(1, 2, env="A", seed=0)
-    assert group_runs([long, short]) == {"A": {"MPO": [long]}}
+    assert group_runs([long, short]) == {"A": {"all runs": [long]}}
 
 
 def test_tables_without_settings_are_a_group_of_their_own(make_run):
     runs = [make_run(1), make_run(2)]
-    assert group_runs(runs) == {"environment unknown": {"MPO": runs}}
+    assert group_runs(runs) == {"environment unknown": {"all runs": runs}}
 
 
 def test_a_table_is_a_run_too(tmp_path):

@@ -205,7 +205,7 @@ def test_settings_of_other_runs_are_refused(name: str) -> None:
     of_its_kind = {bool: True, int: 7, float: 2.0}
     kind = type(getattr(OfflineConfig(dataset=NAME), name))
     value = of_its_own[name] if name in of_its_own else of_its_kind[kind]
-    with pytest.raises(SettingError, match=f"{name} means nothing without steps"):
+    with pytest.raises(SettingError, match=f"{name} is not used by a run on a data set"):
         OfflineConfig(dataset=NAME, **{name: value})
 
 
