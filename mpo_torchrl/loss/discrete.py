@@ -80,7 +80,8 @@ class DiscreteMPOLoss(ImprovementLoss):
 
     Raises:
         TypeError: if the actor is deterministic or a network is no TensorDict module.
-        ValueError: if an argument is out of its range or the policy is not discrete.
+        ValueError: if an argument is out of its range, or set although a part brings its own, or
+            the policy is not discrete.
 
     Examples:
         >>> import torch
@@ -136,12 +137,13 @@ class DiscreteMPOLoss(ImprovementLoss):
         e_step: EnumeratedEStep | None = None,
         m_step: CategoricalMStep | None = None,
     ) -> None:
+        given = dict(locals())
         super().__init__()
         self._set_output(reduction, scalar_output_mode, use_prioritized_weights)
         checks.require_choice("e_step_critic", e_step_critic, ("online", "target"))
         critic = qvalue_network
         if isinstance(critic, EnumeratedCritic):
-            checks.require_left_out(DiscreteMPOLoss, "critic", {"loss_function": loss_function})
+            checks.require_left_out(DiscreteMPOLoss, "critic", given, ["loss_function"])
         else:
             critic = EnumeratedCritic(qvalue_network, loss_function=loss_function)
         self.__dict__["_policy"] = CategoricalPolicy(actor_network)  # raises if not discrete
@@ -160,11 +162,9 @@ class DiscreteMPOLoss(ImprovementLoss):
                 "past, for example with torchrl's CatFrames."
             )
         if e_step is not None:
-            of_e_step = {"epsilon": epsilon, "init_temperature": init_temperature}
-            checks.require_left_out(DiscreteMPOLoss, "e_step", of_e_step)
+            checks.require_left_out(DiscreteMPOLoss, "e_step", given, checks.OF_TEMPERATURE)
         if m_step is not None:
-            of_m_step = {"epsilon_policy": epsilon_policy, "init_alpha_policy": init_alpha_policy}
-            checks.require_left_out(DiscreteMPOLoss, "m_step", of_m_step)
+            checks.require_left_out(DiscreteMPOLoss, "m_step", given, checks.OF_M_STEP)
         form: Any = {"parametrization": parametrization}
         e_step = e_step or EnumeratedEStep(
             CategoricalTemperature(epsilon, init_temperature, **form)

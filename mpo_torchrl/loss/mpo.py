@@ -145,8 +145,9 @@ class MPOLoss(ImprovementLoss):
 
     Raises:
         TypeError: if the actor is deterministic or a network is no TensorDict module.
-        ValueError: if an argument is out of its range, the action space is discrete, a penalty
-            is asked for in an unbounded one, or the spec of a head is not known.
+        ValueError: if an argument is out of its range, or set although a part brings its own, the
+            action space is discrete, a penalty is asked for in an unbounded one, or the spec of a
+            head is not known.
 
     Examples:
         >>> import torch
@@ -219,6 +220,7 @@ class MPOLoss(ImprovementLoss):
         e_step: SampledEStep | None = None,
         m_step: GaussianMStep | DistributionMStep | CompositeMStep | None = None,
     ) -> None:
+        given = dict(locals())
         super().__init__()
         self._set_output(reduction, scalar_output_mode, use_prioritized_weights)
         checks.require_choice("e_step_critic", e_step_critic, ("online", "target", "next"))
@@ -230,31 +232,15 @@ class MPOLoss(ImprovementLoss):
                 f"e_step={type(e_step).__name__}({type(temperature).__name__}(...), ...), or pass "
                 "no e_step."
             )
-        of_temperature = {"epsilon": epsilon, "init_temperature": init_temperature}
         if e_step is not None:
-            of_e_step = {
-                **of_temperature,
-                "num_action_samples": num_action_samples,
-                "epsilon_penalty": epsilon_penalty,
-                "init_penalty_temperature": init_penalty_temperature,
-            }
-            checks.require_left_out(MPOLoss, "e_step", of_e_step)
+            checks.require_left_out(MPOLoss, "e_step", given, checks.OF_E_STEP)
         if temperature is not None:
-            checks.require_left_out(MPOLoss, "temperature", of_temperature)
+            checks.require_left_out(MPOLoss, "temperature", given, checks.OF_TEMPERATURE)
         if m_step is not None:
-            of_m_step = {
-                "epsilon_mean": epsilon_mean,
-                "epsilon_stddev": epsilon_stddev,
-                "epsilon_policy": epsilon_policy,
-                "per_dim_constraining": per_dim_constraining,
-                "init_alpha_mean": init_alpha_mean,
-                "init_alpha_stddev": init_alpha_stddev,
-                "init_alpha_policy": init_alpha_policy,
-            }
-            checks.require_left_out(MPOLoss, "m_step", of_m_step)
+            checks.require_left_out(MPOLoss, "m_step", given, checks.OF_M_STEP)
         critic = qvalue_network
         if isinstance(critic, Critic):
-            checks.require_left_out(MPOLoss, "Critic", {"loss_function": loss_function})
+            checks.require_left_out(MPOLoss, "Critic", given, ["loss_function"])
         else:
             critic = ScalarCritic(qvalue_network, loss_function=loss_function)
 

@@ -121,7 +121,7 @@ class MultiObjectiveMPOLoss(MPOLoss):
         critic = qvalue_network
         if isinstance(critic, MultiObjectiveCritic):
             given = {"loss_function": loss_function}
-            checks.require_left_out(MultiObjectiveMPOLoss, "critic", given)
+            checks.require_left_out(MultiObjectiveMPOLoss, "critic", given, given)
         else:
             critic = MultiObjectiveCritic(critic, len(epsilon), loss_function=loss_function)
         if critic.num_objectives != len(epsilon):

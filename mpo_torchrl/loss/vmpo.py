@@ -99,7 +99,8 @@ class VMPOLoss(ActorValueLoss):
 
     Raises:
         TypeError: if the actor is deterministic or the critic is no TensorDict module.
-        ValueError: if an argument is out of its range, or the policy is a composite one.
+        ValueError: if an argument is out of its range, or set although ``e_step`` or ``m_step``
+            brings its own, or the policy is a composite one.
 
     Examples:
         >>> import torch
@@ -160,6 +161,7 @@ class VMPOLoss(ActorValueLoss):
         e_step: AdvantageEStep | None = None,
         m_step: LikelihoodMStep | None = None,
     ) -> None:
+        given = dict(locals())
         super().__init__()
         self._set_output(reduction, scalar_output_mode, use_prioritized_weights=False)
         checks.require_choice("loss_critic_type", loss_critic_type, ("l2", "l1", "smooth_l1"))
@@ -172,23 +174,10 @@ class VMPOLoss(ActorValueLoss):
         self.max_importance_weight = max_importance_weight
         self._wire_networks(actor_network, critic_network, delay_actor, separate_losses)
         if e_step is not None:
-            of_e_step = {
-                "epsilon": epsilon,
-                "init_temperature": init_temperature,
-                "top_k_fraction": top_k_fraction,
-            }
-            checks.require_left_out(VMPOLoss, "e_step", of_e_step)
+            of_e_step = (*checks.OF_TEMPERATURE, "top_k_fraction")
+            checks.require_left_out(VMPOLoss, "e_step", given, of_e_step)
         if m_step is not None:
-            of_m_step = {
-                "epsilon_mean": epsilon_mean,
-                "epsilon_stddev": epsilon_stddev,
-                "epsilon_policy": epsilon_policy,
-                "per_dim_constraining": per_dim_constraining,
-                "init_alpha_mean": init_alpha_mean,
-                "init_alpha_stddev": init_alpha_stddev,
-                "init_alpha_policy": init_alpha_policy,
-            }
-            checks.require_left_out(VMPOLoss, "m_step", of_m_step)
+            checks.require_left_out(VMPOLoss, "m_step", given, checks.OF_M_STEP)
         e_step = e_step or AdvantageEStep(
             Temperature(epsilon, init_temperature, parametrization=parametrization),
             top_k_fraction=top_k_fraction,
