@@ -73,7 +73,7 @@ def read_run(path: Path) -> Run | None:
         return None
     settings = table.with_name("settings.json")
     try:
-        known = json.loads(settings.read_text()) if settings.is_file() else {}
+        known = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
     except (OSError, ValueError) as error:
         raise CurveError(f"{settings} cannot be read: {error}.") from error
     if not isinstance(known, dict):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from tensordict import TensorDictBase
 
 from mpo_torchrl.trainer.config import RunConfig
+from mpo_torchrl.trainer.files import replace_text
 from mpo_torchrl.trainer.progress import Progress
 from mpo_torchrl.trainer.settings import SettingError
 
@@ -199,6 +199,4 @@ def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in metrics.items()
     }
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps(plain, indent=2, allow_nan=False) + "\n")
-    os.replace(unfinished, path)
+    replace_text(path, json.dumps(plain, indent=2, allow_nan=False) + "\n")

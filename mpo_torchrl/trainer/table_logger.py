@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from torchrl.record.loggers import Logger
+
+from mpo_torchrl.trainer.files import replace_text
 
 
 class TableLogger(Logger):
@@ -86,7 +87,7 @@ class TableLogger(Logger):
 
     def log_hparams(self, cfg: Mapping[str, Any]) -> None:
         """Write the settings beside the table as ``settings.json``, and pass them on once."""
-        self._replace(self.path.with_name("settings.json"), json.dumps(dict(cfg), indent=2) + "\n")
+        replace_text(self.path.with_name("settings.json"), json.dumps(dict(cfg), indent=2) + "\n")
         if self.further is None:
             # TensorBoard takes no lists.
             plain = {k: str(v) if isinstance(v, list) else v for k, v in cfg.items()}
@@ -141,12 +142,4 @@ class TableLogger(Logger):
         writer = csv.DictWriter(text, self.columns, restval="")
         writer.writeheader()
         writer.writerows(self.rows)
-        self._replace(self.path, text.getvalue())
-
-    def _replace(self, path: Path, text: str) -> None:
-        """A reader finds the old file or the new one, never a part."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".unfinished")
-        with unfinished.open("w", newline="") as file:
-            file.write(text)
-        os.replace(unfinished, path)
+        replace_text(self.path, text.getvalue())
