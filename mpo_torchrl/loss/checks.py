@@ -32,36 +32,36 @@ def require_at_least_one(name: str, value: int) -> None:
         raise ValueError(f"{name} must be at least 1, got {value}.")
 
 
-OF_TEMPERATURE = ("epsilon", "init_temperature")
-OF_E_STEP = (
-    *OF_TEMPERATURE,
-    *("num_action_samples", "epsilon_penalty", "init_penalty_temperature"),
-)
-OF_M_STEP = (
-    *("epsilon_mean", "epsilon_stddev", "epsilon_policy", "per_dim_constraining"),
-    *("init_alpha_mean", "init_alpha_stddev", "init_alpha_policy"),
-)
-"""Arguments of the losses that a part brings itself."""
+BROUGHT_BY = {
+    "temperature": ("epsilon", "init_temperature"),
+    "e_step": (
+        *("epsilon", "init_temperature", "num_action_samples", "top_k_fraction"),
+        *("epsilon_penalty", "init_penalty_temperature"),
+    ),
+    "m_step": (
+        *("epsilon_mean", "epsilon_stddev", "epsilon_policy", "per_dim_constraining"),
+        *("init_alpha_mean", "init_alpha_stddev", "init_alpha_policy"),
+    ),
+}
+"""Arguments of the losses that a part of one's own brings itself."""
 
 
-def require_left_out(
-    loss_class: type, part: str, given: Mapping[str, object], names: Iterable[str]
-) -> None:
-    """Raises ``ValueError`` if an argument is set that is not read beside a part of one's own.
+def require_left_out(loss_class: type, given: Mapping[str, object]) -> None:
+    """Raises ``ValueError`` if an argument is set that a part among them brings itself."""
+    for part, names in BROUGHT_BY.items():
+        if given.get(part) is not None:
+            for name in names:
+                if name in given:
+                    require_default(loss_class, part, name, given[name])
 
-    Args:
-        loss_class (type): whose arguments they are.
-        part (str): the argument that takes the part.
-        given (mapping): the arguments, others among them.
-        names (iterable of str): those of the part.
-    """
-    defaults = inspect.signature(loss_class).parameters
-    for name in names:
-        if name in defaults and given[name] != defaults[name].default:
-            raise ValueError(
-                f"{name} is not read beside an own {part}, which has its own; give it to that "
-                f"{part}, or leave it out, got {given[name]!r}."
-            )
+
+def require_default(loss_class: type, part: str, name: str, value: object) -> None:
+    """Raises ``ValueError`` if an argument is set that is not read beside a part of one's own."""
+    if value != inspect.signature(loss_class).parameters[name].default:
+        raise ValueError(
+            f"{name} is not read beside an own {part}, which has its own; give it to that "
+            f"{part}, or leave it out, got {value!r}."
+        )
 
 
 def require_keys(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> None:

@@ -137,13 +137,13 @@ class DiscreteMPOLoss(ImprovementLoss):
         e_step: EnumeratedEStep | None = None,
         m_step: CategoricalMStep | None = None,
     ) -> None:
-        given = dict(locals())
+        arguments = dict(locals())
         super().__init__()
         self._set_output(reduction, scalar_output_mode, use_prioritized_weights)
         checks.require_choice("e_step_critic", e_step_critic, ("online", "target"))
         critic = qvalue_network
         if isinstance(critic, EnumeratedCritic):
-            checks.require_left_out(DiscreteMPOLoss, "critic", given, ["loss_function"])
+            checks.require_default(DiscreteMPOLoss, "critic", "loss_function", loss_function)
         else:
             critic = EnumeratedCritic(qvalue_network, loss_function=loss_function)
         self.__dict__["_policy"] = CategoricalPolicy(actor_network)  # raises if not discrete
@@ -161,10 +161,7 @@ class DiscreteMPOLoss(ImprovementLoss):
                 "DiscreteMPOLoss cannot train recurrent networks; let the observation hold the "
                 "past, for example with torchrl's CatFrames."
             )
-        if e_step is not None:
-            checks.require_left_out(DiscreteMPOLoss, "e_step", given, checks.OF_TEMPERATURE)
-        if m_step is not None:
-            checks.require_left_out(DiscreteMPOLoss, "m_step", given, checks.OF_M_STEP)
+        checks.require_left_out(DiscreteMPOLoss, arguments)
         form: Any = {"parametrization": parametrization}
         e_step = e_step or EnumeratedEStep(
             CategoricalTemperature(epsilon, init_temperature, **form)

@@ -220,7 +220,7 @@ class MPOLoss(ImprovementLoss):
         e_step: SampledEStep | None = None,
         m_step: GaussianMStep | DistributionMStep | CompositeMStep | None = None,
     ) -> None:
-        given = dict(locals())
+        arguments = dict(locals())
         super().__init__()
         self._set_output(reduction, scalar_output_mode, use_prioritized_weights)
         checks.require_choice("e_step_critic", e_step_critic, ("online", "target", "next"))
@@ -232,15 +232,10 @@ class MPOLoss(ImprovementLoss):
                 f"e_step={type(e_step).__name__}({type(temperature).__name__}(...), ...), or pass "
                 "no e_step."
             )
-        if e_step is not None:
-            checks.require_left_out(MPOLoss, "e_step", given, checks.OF_E_STEP)
-        if temperature is not None:
-            checks.require_left_out(MPOLoss, "temperature", given, checks.OF_TEMPERATURE)
-        if m_step is not None:
-            checks.require_left_out(MPOLoss, "m_step", given, checks.OF_M_STEP)
+        checks.require_left_out(MPOLoss, arguments)
         critic = qvalue_network
         if isinstance(critic, Critic):
-            checks.require_left_out(MPOLoss, "Critic", given, ["loss_function"])
+            checks.require_default(MPOLoss, "Critic", "loss_function", loss_function)
         else:
             critic = ScalarCritic(qvalue_network, loss_function=loss_function)
 

@@ -120,8 +120,8 @@ class MultiObjectiveMPOLoss(MPOLoss):
         )
         critic = qvalue_network
         if isinstance(critic, MultiObjectiveCritic):
-            given = {"loss_function": loss_function}
-            checks.require_left_out(MultiObjectiveMPOLoss, "critic", given, given)
+            own = MultiObjectiveMPOLoss
+            checks.require_default(own, "critic", "loss_function", loss_function)
         else:
             critic = MultiObjectiveCritic(critic, len(epsilon), loss_function=loss_function)
         if critic.num_objectives != len(epsilon):

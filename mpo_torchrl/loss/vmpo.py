@@ -161,7 +161,7 @@ class VMPOLoss(ActorValueLoss):
         e_step: AdvantageEStep | None = None,
         m_step: LikelihoodMStep | None = None,
     ) -> None:
-        given = dict(locals())
+        arguments = dict(locals())
         super().__init__()
         self._set_output(reduction, scalar_output_mode, use_prioritized_weights=False)
         checks.require_choice("loss_critic_type", loss_critic_type, ("l2", "l1", "smooth_l1"))
@@ -173,11 +173,7 @@ class VMPOLoss(ActorValueLoss):
         self.ignore_restarts = ignore_restarts
         self.max_importance_weight = max_importance_weight
         self._wire_networks(actor_network, critic_network, delay_actor, separate_losses)
-        if e_step is not None:
-            of_e_step = (*checks.OF_TEMPERATURE, "top_k_fraction")
-            checks.require_left_out(VMPOLoss, "e_step", given, of_e_step)
-        if m_step is not None:
-            checks.require_left_out(VMPOLoss, "m_step", given, checks.OF_M_STEP)
+        checks.require_left_out(VMPOLoss, arguments)
         e_step = e_step or AdvantageEStep(
             Temperature(epsilon, init_temperature, parametrization=parametrization),
             top_k_fraction=top_k_fraction,

@@ -73,14 +73,14 @@ def estimated_kl(log_prob_ref: Tensor, log_prob: Tensor) -> Tensor:
     return torch.expm1(log_ratio) - log_ratio
 
 
+@torch.no_grad()
 def entropy_of(policy: d.Distribution, otherwise: Tensor) -> Tensor:
     """The entropy ``[*B]`` of a policy, detached; ``otherwise`` where torch knows none."""
     logits = categorical_logits(policy)
     if logits is not None:  # masked choices make no NaN here
-        logits = logits.detach()
         return per_state(categorical_nll(logits.softmax(-1), logits), otherwise.ndim)
     try:
-        return per_state(policy.entropy().detach(), otherwise.ndim)
+        return per_state(policy.entropy(), otherwise.ndim)
     except NotImplementedError:
         return otherwise.detach()
 

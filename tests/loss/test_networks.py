@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from copy import deepcopy
 
 import pytest
@@ -14,9 +13,7 @@ from torch import Tensor, nn
 from torchrl.modules import MLP, ProbabilisticActor, TanhNormal, ValueOperator
 
 from mpo_torchrl import MPOLoss
-from mpo_torchrl.critic import CategoricalCritic
-from mpo_torchrl.functional import decoupled_gaussian_nll
-from mpo_torchrl.modules import ActionValueMLP, make_critics
+from mpo_torchrl.modules import ActionValueMLP
 from tests.loss.builders import SPEC, A, O, make_actor, make_batch, make_critic, seeded, total
 
 
@@ -372,56 +369,6 @@ def test_a_loss_with_layers_of_any_kind_can_be_copied_after_a_call(layer) -> Non
     loss, batch = loss_of(critic, nn.Linear(O, 2 * A), hooked=False), make_batch(4)
     total(loss(batch)).backward()
     torch.testing.assert_close(seeded(deepcopy(loss), batch), seeded(loss, batch))
-
-
-def autocast() -> torch.autocast:
-    return torch.autocast("cpu", dtype=torch.bfloat16)
-
-
-def test_autocast_leaves_values_their_differences() -> None:
-    torch.manual_seed(0)
-    critics = make_critics(O, SPEC, num_cells=(8,))
-    for critic in critics:
-        critic.module.body[-1].bias.data.fill_(1000.0)
-    loss, batch = MPOLoss(make_actor(), critics, scoring_dtype=torch.float32), make_batch(6)
-    expected = seeded(loss.e_step, batch)["e_step", "state_action_value"]
-    with autocast():
-        found = seeded(loss.e_step, batch)["e_step", "state_action_value"]
-    assert found.dtype == torch.float32
-    torch.testing.assert_close(found - 1000, expected - 1000, rtol=0.05, atol=0.02)
-
-
-@pytest.mark.parametrize("kind", ["scalar", "categorical"])
-def test_under_autocast_gradients_are_nearly_those_of_full_precision(kind: str) -> None:
-    gradients = []
-    for context in (nullcontext(), autocast()):
-        torch.manual_seed(0)
-        critic = make_critics(
-            O, SPEC, num_cells=(8,), num_outputs=5 if kind == "categorical" else 1
-        )
-        if kind == "categorical":
-            critic = CategoricalCritic(critic, torch.linspace(-3.0, 3.0, 5))
-        loss = MPOLoss(make_actor(), critic, init_temperature=10.0)
-        batch = make_batch(64)
-        with context:
-            losses = seeded(loss, batch)
-        total(losses).backward()
-        gradients.append(torch.cat([p.grad.flatten() for p in loss.network_parameters()]))
-    full, cast = gradients
-    assert (full - cast).norm() < 0.05 * full.norm()
-
-
-def test_an_actor_far_from_zero_learns_under_autocast_as_without() -> None:
-    torch.manual_seed(0)
-    weight, gradients = torch.softmax(torch.randn(32, 20), -1), []
-    loc, scale = torch.full((32, 1), 5.0), torch.full((32, 1), 0.05)
-    action = loc[:, None] + scale[:, None] * torch.randn(32, 20, 1)
-    for context in (nullcontext(), autocast()):
-        online = loc.clone().requires_grad_()
-        with context:
-            decoupled_gaussian_nll(action, weight, loc, scale, online, scale).sum().backward()
-        gradients.append(online.grad)
-    torch.testing.assert_close(*gradients)
 
 
 class OfPixels(nn.Module):
