@@ -10,6 +10,7 @@ from mpo_torchrl.functional import (
     alpha_loss,
     kl_penalty,
     nonparametric_weights,
+    optimal_temperature,
     temperature_loss,
 )
 
@@ -63,6 +64,18 @@ def test_extreme_values_stay_finite(dtype, temperature) -> None:
     loss = temperature_loss(q_value, eta, 0.1)
     loss.sum().backward()
     assert loss.isfinite().all() and eta.grad.isfinite()
+
+
+def test_the_best_temperature_carries_no_gradient() -> None:
+    q_value = draw(3, 4).requires_grad_()
+    assert not optimal_temperature(q_value, 0.1).requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_best_temperature_is_solved_for_in_float32_at_least(dtype) -> None:
+    q_value = draw(6, 20).to(dtype)
+    expected = optimal_temperature(q_value.float(), 0.01).to(dtype)
+    assert optimal_temperature(q_value, 0.01) == expected
 
 
 @BATCHES
