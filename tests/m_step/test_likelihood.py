@@ -25,11 +25,34 @@ def test_the_fit_is_the_weighted_log_likelihood() -> None:
     torch.testing.assert_close(fit.nll, expected)
 
 
+def test_neither_the_action_nor_its_weight_learns_from_the_fit() -> None:
+    loc, action, weight = (torch.ones(3, 1, requires_grad=True) for _ in range(3))
+    policy = d.Independent(d.Normal(2 * loc, 1.0), 1)
+    improved = TensorDict(action=action, weight=weight.squeeze(-1))
+    joint_m_step()(improved, policy, policy).nll.sum().backward()
+    assert action.grad is None and weight.grad is None and loc.grad is not None
+
+
 def test_an_impossible_action_without_weight_counts_for_nothing() -> None:
     logits = torch.tensor([[0.0, -torch.inf]], requires_grad=True)
     policy = d.Categorical(logits=logits, validate_args=False)
     improved = TensorDict(action=torch.tensor([1]), weight=torch.tensor([0.0]))
     assert joint_m_step()(improved, policy, policy).nll.item() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("reference", "policy"),
+    [
+        (d.Categorical(torch.tensor([[0.2, 0.8]])), d.Categorical(torch.tensor([[0.5, 0.5]]))),
+        (d.Beta(torch.full((1,), 2.0), 3.0), d.Beta(torch.full((1,), 5.0), 1.0)),
+    ],
+)
+def test_the_kl_is_from_the_reference_to_the_policy(
+    reference: d.Distribution, policy: d.Distribution
+) -> None:
+    improved = TensorDict(action=reference.sample(), weight=torch.ones(1))
+    fit = joint_m_step()(improved, policy, reference)
+    torch.testing.assert_close(fit.kl["policy"], d.kl_divergence(reference, policy))
 
 
 def test_the_kl_estimated_from_actions_is_the_kl_in_the_mean_and_never_negative() -> None:
@@ -47,6 +70,13 @@ def test_the_kl_estimated_from_actions_is_the_kl_in_the_mean_and_never_negative(
     expected = torch.trapezoid(log_one.exp() * (log_one - log_other), grid.squeeze(-1))
     assert (kl >= 0).all()
     assert kl.mean().item() == pytest.approx(expected.item(), rel=0.05)
+
+
+def test_an_entropy_without_a_formula_is_estimated_from_the_actions() -> None:
+    policy = d.TransformedDistribution(d.Normal(torch.zeros(3), 2.0), d.ExpTransform())
+    improved = TensorDict(action=policy.sample(), weight=torch.ones(3))
+    entropy = joint_m_step()(improved, policy, policy).readings["entropy"]
+    torch.testing.assert_close(entropy, -policy.log_prob(improved["action"]))
 
 
 def test_other_multipliers_are_refused() -> None:

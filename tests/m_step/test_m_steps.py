@@ -3,13 +3,20 @@ from __future__ import annotations
 import pytest
 import torch
 from tensordict import TensorDict
-from torch.distributions import Beta, Independent, MultivariateNormal, Normal, kl_divergence
+from torch.distributions import (
+    Beta,
+    Categorical,
+    Independent,
+    MultivariateNormal,
+    Normal,
+    kl_divergence,
+)
 from torch.testing import assert_close
 from torchrl.modules import IndependentNormal, TanhNormal
 
 from mpo_torchrl.dual import KLMultiplier
 from mpo_torchrl.functional import decoupled_gaussian_kl, decoupled_gaussian_nll
-from mpo_torchrl.m_step import DistributionMStep, GaussianMStep
+from mpo_torchrl.m_step import CategoricalMStep, DistributionMStep, GaussianMStep
 
 BATCHES = pytest.mark.parametrize("batch", [(4,), (2, 3)])
 
@@ -40,7 +47,7 @@ def test_gaussian_fit_is_that_of_the_functions(batch, shape) -> None:
     ):
         assert_close(kl, expected if shape else expected.sum(-1))
     entropy = Independent(Normal(loc, scale), 1).entropy()
-    assert_close(fit.readings["entropy"], entropy)
+    assert_close(fit.readings, {"entropy": entropy, "policy_stddev": scale.mean(-1)})
 
 
 @BATCHES
@@ -80,8 +87,9 @@ def test_a_policy_without_gaussian_is_sent_to_the_other_m_step() -> None:
 
 @BATCHES
 def test_any_distribution_is_fitted_under_its_own_kl(batch) -> None:
-    a, b = torch.rand(*batch, 2) + 1, torch.rand(*batch, 2) + 1
-    reference, policy = Independent(Beta(a, b), 1), Independent(Beta(b, a), 1)
+    # Not mirror images of each other, whose KL is the same in both directions.
+    a, b, c = torch.rand(3, *batch, 2) + 1
+    reference, policy = Independent(Beta(a, b), 1), Independent(Beta(c, a), 1)
     improved = improved_by(reference, batch)
     fit = DistributionMStep(KLMultiplier(0.1, 1.0))(improved, policy, reference)
     log_prob = policy.log_prob(improved["action"].movedim(-2, 0)).movedim(0, -1)
@@ -126,6 +134,26 @@ def test_the_entropy_is_that_of_the_policy_not_of_its_reference() -> None:
     )
     fit = DistributionMStep(KLMultiplier(0.1, 1.0))(improved_by(reference, (4,)), policy, reference)
     assert_close(fit.readings["entropy"], policy.entropy())
+
+
+@BATCHES
+def test_choices_are_fitted_whole(batch) -> None:
+    logits_ref, logits = torch.randn(2, *batch, 3)
+    weight = torch.softmax(torch.randn(*batch, 3), -1)
+    improved = TensorDict(weight=weight, logits=logits_ref)
+    fit = CategoricalMStep(KLMultiplier(0.1, 1.0))(improved, logits)
+    reference, policy = Categorical(logits=logits_ref), Categorical(logits=logits)
+    assert_close(fit.nll, -(weight * policy.logits).sum(-1))
+    assert_close(fit.kl["policy"], kl_divergence(reference, policy))
+    assert_close(fit.readings, {"entropy": policy.entropy()})
+
+
+def test_choices_are_targets_that_do_not_learn_from_the_fit() -> None:
+    weight, logits_ref, logits = (torch.rand(4, 3, requires_grad=True) for _ in range(3))
+    improved = TensorDict(weight=weight, logits=logits_ref)
+    fit = CategoricalMStep(KLMultiplier(0.1, 1.0))(improved, logits)
+    (fit.nll + fit.kl["policy"]).sum().backward()
+    assert weight.grad is None and logits_ref.grad is None and logits.grad is not None
 
 
 class _Opaque(torch.distributions.Distribution):
