@@ -9,6 +9,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+import mpo_torchrl.functional as F
 from mpo_torchrl import MPOLoss, MultiObjectiveMPOLoss
 from mpo_torchrl.critic import MultiObjectiveCritic
 from mpo_torchrl.dual import ExactTemperature
@@ -59,6 +60,25 @@ def test_one_objective_is_mpo() -> None:
     for key in ("loss_qvalue", "loss_actor", "loss_temperature", "loss_alpha"):
         torch.testing.assert_close(found[key], expected[key])
     torch.testing.assert_close(found["kl_e_step_return"], expected["kl_e_step"])
+
+
+def test_each_objective_is_weighed_priced_and_read_by_itself() -> None:
+    loss, batch = make_loss(epsilon_penalty=None), rewarded(6)
+    loss.temperature_energy = 3.0
+    values = 2 * torch.randn(6, 20, 2)
+    batch["e_step"] = TensorDict(state_action_value=values, batch_size=6)
+    losses = loss(batch)
+    weights, duals = [], []
+    objectives = zip(EPSILON.items(), values.unbind(-1), (1.0, 3.0), strict=True)
+    for (name, epsilon), value, eta in objectives:
+        weights.append(F.nonparametric_weights(value, eta))
+        duals.append(F.temperature_loss(value, eta, epsilon))
+        torch.testing.assert_close(losses[f"temperature_{name}"], torch.tensor(eta))
+        kl = F.nonparametric_kl(weights[-1]).mean()
+        torch.testing.assert_close(losses[f"kl_e_step_{name}"], kl)
+    torch.testing.assert_close(losses["loss_temperature"], torch.stack(duals).mean())
+    size = F.effective_sample_size(torch.stack(weights).sum(0)).mean()
+    torch.testing.assert_close(losses["effective_sample_size"], size)
 
 
 def test_each_value_learns_from_its_own_reward() -> None:
