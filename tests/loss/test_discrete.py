@@ -34,10 +34,10 @@ def make_loss(kind: str = "one-hot", **settings: Any) -> DiscreteMPOLoss:
     torch.manual_seed(0)
     spec = SPECS[kind]
     actor = make_discrete_actor(O, spec, num_cells=(8,))
-    with torch.no_grad():  # the policy shall differ between states and from its target
+    with torch.no_grad():  # the policy shall differ between states
         actor[0].module[0][-1].weight.mul_(100.0)
     loss = DiscreteMPOLoss(actor, make_discrete_critics(O, spec, num_cells=(8,)), **settings)
-    for parameter in loss.actor_network_params.parameters():
+    for parameter in loss.network_parameters():  # all shall differ from their targets
         parameter.data += 0.1 * torch.randn_like(parameter)
     return loss.make_value_estimator(gamma=0.9)
 
@@ -73,8 +73,10 @@ def values_of(loss: DiscreteMPOLoss, states: TensorDict, params: Any) -> Tensor:
 
 @KINDS
 @SHAPES
-def test_the_losses_are_those_of_the_formula(kind: str, shape: tuple) -> None:
-    loss, batch = make_loss(kind), make_batch(*shape, kind=kind)
+@pytest.mark.parametrize("e_step_critic", ["online", "target"])
+def test_the_losses_are_those_of_the_formula(kind: str, shape: tuple, e_step_critic: Any) -> None:
+    loss = make_loss(kind, e_step_critic=e_step_critic)
+    batch = make_batch(*shape, kind=kind)
     found = loss(batch.copy())
 
     following = batch["next"]
@@ -89,7 +91,8 @@ def test_the_losses_are_those_of_the_formula(kind: str, shape: tuple) -> None:
 
     reference = logits_of(loss, batch, loss.target_actor_network_params)
     online = logits_of(loss, batch, loss.actor_network_params)
-    best = values.amin(0)
+    target_values = values_of(loss, batch, loss.target_qvalue_network_params)
+    best = {"online": values, "target": target_values}[e_step_critic].amin(0)
     improved = (reference + best / 1.0).log_softmax(-1)
     dual = 0.1 + torch.logsumexp(reference + best, -1)
     torch.testing.assert_close(found["loss_temperature"], dual.mean())
@@ -100,6 +103,9 @@ def test_the_losses_are_those_of_the_formula(kind: str, shape: tuple) -> None:
     torch.testing.assert_close(found["kl_policy"], kl.mean())
     spent = (improved.exp() * (improved - reference)).sum(-1)
     torch.testing.assert_close(found["kl_e_step"], spent.mean())
+    size = 1 / improved.exp().square().sum(-1)
+    torch.testing.assert_close(found["effective_sample_size"], size.mean())
+    torch.testing.assert_close(found["q_value"], taken.mean().detach())
 
 
 GRADIENTS = {
