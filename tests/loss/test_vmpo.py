@@ -67,7 +67,9 @@ def test_the_critic_learns_the_value_target(policy: str) -> None:
     with loss.critic_network_params.to_module(loss.critic_network):
         value = loss.critic_network(td.copy())["state_value"]
     expected = 0.5 * (value - td["value_target"]).square().mean()
-    torch.testing.assert_close(loss(td)["loss_critic"], expected)
+    losses = loss(td)
+    torch.testing.assert_close(losses["loss_critic"], expected)
+    torch.testing.assert_close(losses["state_value"], value.mean().detach())
 
 
 @pytest.mark.parametrize("top_k_fraction", [0.5, 1.0])
@@ -107,6 +109,14 @@ def test_without_an_advantage_it_computes_that_of_gae(policy: str) -> None:
     for key, value in loss(with_advantage).items():
         torch.testing.assert_close(loss(td)[key], value, msg=key)
     assert "advantage" not in td.keys()  # the batch is left as it was
+
+
+def test_without_a_terminated_flag_done_ends_the_return() -> None:
+    loss, td = make_loss("index"), make_batch("index", 2, 5, advantage=False)
+    td["next", "done"] = td["next", "terminated"].clone()
+    expected = loss(td)
+    del td["next", "terminated"]
+    torch.testing.assert_close(loss(td), expected)
 
 
 @pytest.mark.parametrize("name", ["TD0", "TD1", "TDLambda", "GAE", "VTrace"])

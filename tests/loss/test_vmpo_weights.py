@@ -32,6 +32,7 @@ def test_importance_weights_are_read_from_the_batch() -> None:
 
 def test_importance_weights_are_the_ratio_of_target_to_behaviour_cut_at_their_maximum() -> None:
     loss, td = make_loss("index", max_importance_weight=1.0), make_batch("index", 8)
+    move_policy(loss)
     with loss.target_actor_network_params.to_module(loss.actor_network):
         log_prob = loss.actor_network.get_dist(td).log_prob(td["action"]).detach()
     td["action_log_prob"] = log_prob + torch.tensor([-1.0, 1.0]).repeat(4)
@@ -39,6 +40,16 @@ def test_importance_weights_are_the_ratio_of_target_to_behaviour_cut_at_their_ma
     td["importance_weight"] = torch.tensor([1.0, torch.tensor(-1.0).exp()]).repeat(4)
     torch.testing.assert_close(found, loss(td)["effective_sample_size"])
     assert found != make_loss("index")(td.exclude("importance_weight"))["effective_sample_size"]
+
+
+def test_weights_in_the_batch_come_before_those_the_loss_would_compute() -> None:
+    td = make_batch("index", 8)
+    td["action_log_prob"], td["done"] = torch.randn(8), torch.arange(8).unsqueeze(-1) % 2 == 0
+    td["importance_weight"], td["restarting_weight"] = torch.rand(8), (torch.arange(8) > 1).float()
+    own = make_loss("index", max_importance_weight=2.0, ignore_restarts=True)
+    given = make_loss("index")
+    given.load_state_dict(own.state_dict())
+    torch.testing.assert_close(own(td), given(td))
 
 
 def test_a_policy_without_event_dimensions_has_one_importance_weight_a_step() -> None:
@@ -104,6 +115,14 @@ def test_masked_steps_are_as_if_they_were_not_there(policy: str) -> None:
     gradients = torch.autograd.grad(total(found), list(loss.parameters()))
     expected_gradients = torch.autograd.grad(total(expected), list(loss.parameters()))
     torch.testing.assert_close(gradients, expected_gradients)
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (12, 1)], ids=str)
+def test_a_mask_counts_the_same_however_the_batch_is_laid_out(shape: tuple) -> None:
+    loss, td = move_policy(make_loss("gaussian")), make_batch("gaussian", 12)
+    loss.loss_mask_key = "mine"
+    td["mine"] = torch.arange(12) % 3 != 0
+    torch.testing.assert_close(loss(td.reshape(shape)), loss(td))
 
 
 def test_a_batch_that_is_masked_whole_is_finite() -> None:
