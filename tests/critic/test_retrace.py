@@ -55,6 +55,9 @@ def by_hand(batch: TensorDict, next_value: Tensor, q_value: Tensor, log_prob: Te
 @pytest.mark.parametrize("shape", [(5,), (2, 6), (2, 3, 4), (3, 1)], ids=str)
 def test_targets_of_the_loss_are_its_returns(policy: str, shape: tuple, monkeypatch) -> None:
     loss, batch = make_loss(policy), make_sequences(*shape)
+    with torch.no_grad():  # the target critics value actions, not those that are trained
+        for parameter in loss.qvalue_network_params.parameters():
+            parameter.add_(0.3)
     seen = {}
     estimate = RetraceEstimator.value_estimate
 
@@ -135,6 +138,16 @@ def test_time_is_the_dimension_of_that_name() -> None:
     found = estimator.value_estimate(steps, next_value=value)
     swapped = estimator.value_estimate(steps.transpose(0, 1), next_value=value.transpose(0, 1))
     torch.testing.assert_close(found, swapped.transpose(0, 1))
+
+
+def test_a_batch_may_count_the_last_dimension_of_its_entries_as_its_own() -> None:
+    estimator, value = RetraceEstimator(GAMMA, LAMBDA), torch.randn(2, 5, 1)
+    steps = make_steps(2, 5)
+    expected = estimator.value_estimate(steps, next_value=value)
+    for key in ("action_log_prob", "policy_log_prob"):
+        steps[key] = steps[key].unsqueeze(-1)
+    steps["next"].batch_size = steps.batch_size = (2, 5, 1)
+    torch.testing.assert_close(estimator.value_estimate(steps, next_value=value), expected)
 
 
 @pytest.mark.parametrize("flag", ["done", "terminated"])
