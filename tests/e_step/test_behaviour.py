@@ -48,6 +48,9 @@ def test_advantages_and_weights_are_those_worked_by_hand() -> None:
     mean = (math.exp(0.5) + math.exp(-0.5)) / 2
     expected = torch.tensor([[math.exp(0.5)], [math.exp(-0.5)]]) / mean
     assert_close(improved["weight"], expected)
+    size = expected.sum().square() / expected.square().sum()
+    readings = e_step.dual_terms(improved)[1]
+    assert_close(readings["effective_sample_size"], size.expand(2))
 
 
 @BATCHES
@@ -149,6 +152,26 @@ def test_what_is_given_is_kept_and_nothing_scored() -> None:
     e_step = BehaviourEStep(FixedTemperature(1.0))
     improved = e_step(gaussian(4), must_not_be_called, given, taken=torch.rand(4, 2))
     assert torch.equal(improved["advantage"], given["advantage"]) and "weight" not in given
+
+
+def test_a_given_temperature_decides_the_weights() -> None:
+    given = TensorDict(advantage=torch.randn(4), state_action_value=torch.zeros(4, 5))
+    given["temperature"] = torch.full((4,), 0.3)
+    weights = [
+        BehaviourEStep(FixedTemperature(own))(
+            gaussian(4), first_number, entries, taken=torch.zeros(4, 2)
+        )["weight"]
+        for own, entries in ((1.0, given), (0.3, given.exclude("temperature")))
+    ]
+    assert_close(*weights)
+
+
+def test_nothing_of_it_carries_a_gradient() -> None:
+    scale = torch.ones((), requires_grad=True)
+    improved = BehaviourEStep(FixedTemperature(1.0))(
+        gaussian(4), lambda action: scale * action[..., 0], taken=torch.rand(4, 2)
+    )
+    assert not any(entry.requires_grad for entry in improved.values())
 
 
 @pytest.mark.parametrize("taken", [None, torch.zeros(4, 3), torch.zeros(3, 2)])
