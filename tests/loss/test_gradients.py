@@ -155,6 +155,8 @@ def test_the_network_parameters_and_the_dual_parameters_are_all_parameters() -> 
     assert not {*map(id, networks)} & {*map(id, duals)}
     groups = parameter_groups(loss)
     assert {*map(id, duals)} == {id(p) for name in DUALS["gaussian"] for p in groups[name]}
+    networks[0].requires_grad_(False)  # frozen by the user
+    assert {*map(id, loss.network_parameters())} == {*map(id, networks[1:])}
 
 
 @pytest.mark.parametrize("policy", POLICIES)

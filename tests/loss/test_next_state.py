@@ -52,6 +52,13 @@ def test_the_critics_make_one_pass_less(monkeypatch) -> None:
     assert len(calls) == 2
 
 
+def test_the_e_step_alone_names_the_next_state_that_is_missing() -> None:
+    batch = make_batch(4)
+    del batch["next", "observation"]
+    with pytest.raises(KeyError, match=r"no entry \('next', 'observation'\)"):
+        make_loss(e_step_critic="next").e_step(batch)
+
+
 def test_every_loss_teaches_whom_it_should() -> None:
     loss = make_loss(e_step_critic="next")
     loss(make_batch(6))["loss_actor"].backward()

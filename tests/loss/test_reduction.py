@@ -133,6 +133,24 @@ def test_masked_states_may_hold_anything(policy: str, e_step_critic: str) -> Non
     assert batch["observation"][~mask].isnan().all()  # the batch itself is left as it is
 
 
+def test_states_that_any_mask_leaves_out_do_not_count() -> None:
+    loss, batch = make_loss(), make_batch(4)
+    batch["collector", "mask"] = torch.tensor([[True], [True], [False], [True]])
+    batch["shifted_valid"] = torch.tensor([[True], [False], [True], [True]])
+    batch["observation"][1:3] = torch.nan
+    total(loss(batch)).backward()
+    assert all(p.grad.isfinite().all() for p in loss.network_parameters())
+
+
+def test_a_batch_that_is_masked_whole_may_hold_anything() -> None:
+    loss, batch = make_loss(), make_batch(4)
+    batch["collector", "mask"] = torch.zeros(4, 1, dtype=torch.bool)
+    for key in ("observation", "action"):
+        batch[key][:] = torch.nan
+    total(loss(batch)).backward()
+    assert all(p.grad.isfinite().all() for p in loss.parameters())
+
+
 def test_without_reduction_masked_states_are_zero_and_keep_their_place() -> None:
     loss = make_loss(reduction="none")
     mask = torch.tensor([[True, True, False], [True, False, False]])
