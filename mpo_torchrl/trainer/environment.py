@@ -359,17 +359,19 @@ def _check_action(name: str, env: EnvBase) -> Bounded:
         raise SettingError(f"env {name!r} must have a box as action space, got a dict.")
     kind = type(spec).__name__
     if not spec.dtype.is_floating_point:
+        remedy = "put them into one discrete action, or a box of real numbers, with a wrapper."
+        if type(spec) is OneHot:  # several discrete actions are derived from it
+            remedy = "recipes/mpo.py and recipes/vmpo.py learn those with policy=categorical."
         raise SettingError(
-            f"env {name!r} must have continuous actions, got a discrete space ({kind}); "
-            "recipes/mpo.py and recipes/vmpo.py learn those with policy=categorical."
+            f"env {name!r} must have continuous actions, got a discrete space ({kind}); {remedy}"
         )
     if spec.ndim != 1:
         raise SettingError(f"env {name!r} must have flat actions, got shape {tuple(spec.shape)}.")
     bounded = isinstance(spec, Bounded) and (spec.space.high - spec.space.low).isfinite().all()
     if not bounded:
         raise SettingError(
-            f"env {name!r} must have bounded actions, got {kind} with an infinite side; rescale "
-            "them, e.g. with gymnasium.wrappers.RescaleAction."
+            f"env {name!r} must have bounded actions, got {kind} with an infinite side; give it a "
+            "box with bounds, e.g. with gymnasium.wrappers.TransformAction."
         )
     low, high = spec.space.low.tolist(), spec.space.high.tolist()
     if any(a >= b for a, b in zip(low, high, strict=True)):

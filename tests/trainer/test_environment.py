@@ -27,6 +27,7 @@ SPACES = {
     "Discrete": (OBSERVATION, Discrete(3)),
     "FromMinusOne": (OBSERVATION, Discrete(3, start=-1)),
     "SeveralDiscrete": (OBSERVATION, MultiDiscrete([2, 3])),
+    "WholeNumbers": (OBSERVATION, Box(0, 3, (2,), np.int64)),
     "Goal": (Dict(observation=OBSERVATION, goal=OBSERVATION), ACTION),
     "Fixed": (OBSERVATION, Box(np.array([-1, 2], np.float32), np.array([1, 2], np.float32))),
 }
@@ -65,6 +66,8 @@ def register():
         ("CartPole-v1", r"must have continuous actions, got a discrete space \(OneHot\)"),
         ("mpo/Discrete-v0", "must have continuous actions, got a discrete space"),
         ("mpo/DictAction-v0", "must have a box as action space, got a dict"),
+        ("mpo/SeveralDiscrete-v0", r"discrete space \(MultiOneHot\); put them into one discrete"),
+        ("mpo/WholeNumbers-v0", r"discrete space \(BoundedDiscrete\); put them into one discrete"),
         ("mpo/Unbounded-v0", "must have bounded actions"),
         ("mpo/DictObservation-v0", r"must have the key 'observation', got \['left', 'right'\]"),
         ("mpo/Pixels-v0", r"must have the key 'observation', got \['pixels'\]"),
@@ -89,6 +92,16 @@ def test_an_unsuited_environment_is_named_with_the_reason(name, sentence):
 def test_unsuited_actions_of_a_categorical_policy_are_named(name, sentence):
     with pytest.raises(SettingError, match=sentence):
         make_env(name, discrete=True)
+
+
+def test_an_action_space_without_bounds_is_mended_by_the_wrapper_that_is_named():
+    with pytest.raises(SettingError, match=r"wrappers\.TransformAction"):
+        make_env("mpo/Unbounded-v0")
+    env = gymnasium.make("mpo/Unbounded-v0")
+    bounded = gymnasium.wrappers.TransformAction(env, np.asarray, ACTION)
+    gymnasium.register("mpo/Bounded-v0", lambda **_: bounded)
+    assert make_env("mpo/Bounded-v0").action_spec.space.high.tolist() == [3, 0.5]
+    del gymnasium.registry["mpo/Bounded-v0"]
 
 
 def test_a_class_that_cannot_be_drawn_is_named(own):
