@@ -22,7 +22,16 @@ import torch
 from tensordict import TensorDict
 from tqdm import tqdm
 
-from mpo_torchrl.trainer import MeanPolicy, SamplingPolicy, SettingError, make_env, seed_everything
+from mpo_torchrl.trainer import (
+    MeanPolicy,
+    OfflineConfig,
+    SamplingPolicy,
+    SettingError,
+    VMPOConfig,
+    make_env,
+    seed_everything,
+)
+from mpo_torchrl.trainer.config import RunConfig
 from mpo_torchrl.trainer.dataset import record_dataset, require_new
 from mpo_torchrl.trainer.environment import SUITE
 from mpo_torchrl.trainer.evaluation import load_policy
@@ -96,15 +105,24 @@ def choose_policy(
         raise SettingError(f"env must be that of the run, {config.env!r}, got {settings.env!r}.")
     if config.policy == "categorical":
         raise SettingError(f"run must have continuous actions, got policy {config.policy!r}.")
+    found = config.to_dict()
     for setting, plain in PLAIN.items():
-        if getattr(config, setting) != plain:
+        if found.get(setting, plain) != plain:  # V-MPO does without some of them
             raise SettingError(
                 "a data set holds the environment's own steps, as a policy without memory sees "
-                f"them; run must have {setting}={plain}, got {getattr(config, setting)}."
+                f"them; run must have {setting}={plain}, got {found[setting]}."
             )
     options = {"frame_skip": config.frame_skip} if config.frame_skip else {}
-    description = f"MPO after {counters['env_steps']} steps"
-    return config.env, options, actions_of(policy, settings.mean_action), description
+    act = actions_of(policy, settings.mean_action)
+    return config.env, options, act, describe_agent(config, counters)
+
+
+def describe_agent(config: RunConfig, counters: dict[str, int]) -> str:
+    """Who played, and how long that one has learned."""
+    if isinstance(config, OfflineConfig):
+        return f"offline MPO after {counters['updates']} updates"
+    name = "V-MPO" if isinstance(config, VMPOConfig) else "MPO"
+    return f"{name} after {counters['env_steps']} steps"
 
 
 def require_gymnasium(name: str) -> None:

@@ -16,6 +16,7 @@ from mpo_torchrl.trainer import (
     MPOConfig,
     OfflineConfig,
     SettingError,
+    VMPOConfig,
     evaluate,
     make_env,
     make_evaluation_env,
@@ -23,7 +24,7 @@ from mpo_torchrl.trainer import (
 )
 from mpo_torchrl.trainer.command_line import run_from_command_line
 from mpo_torchrl.trainer.evaluation import load_policy
-from recipes import mpo, offline, record
+from recipes import mpo, offline, record, vmpo
 from tests.trainer.data_sets import record_random
 from tests.trainer.small import SETTINGS as OF_MPO
 from tests.trainer.small import same_figures
@@ -213,6 +214,28 @@ def test_an_agent_that_sees_or_is_paid_otherwise_is_not_recorded(
     settings = record.Settings(dataset="pendulum/x-v0", run="any")
     with pytest.raises(SettingError, match=re.escape(f"run must have {setting}={plain}, got")):
         record.record(settings)
+
+
+def test_an_agent_of_v_mpo_is_recorded(folder) -> None:
+    settings = {"total_timesteps": 32, "num_envs": 2, "steps_per_batch": 32, "batch_size": 16}
+    beside = {"hidden": 16, "eval_episodes": 1, "progress_bar": False, "run_dir": str(folder / "v")}
+    vmpo.train(VMPOConfig(env="Pendulum-v1", **settings, **beside))
+    found = record.record(
+        record.Settings(dataset=NAME, run=str(folder / "v"), episodes=1, progress_bar=False)
+    )
+    assert (found["env"], found["episodes"]) == ("Pendulum-v1", 1)
+
+
+@pytest.mark.parametrize(
+    ("config", "description"),
+    [
+        (MPOConfig(), "MPO after 20 steps"),
+        (VMPOConfig(), "V-MPO after 20 steps"),
+        (OfflineConfig(dataset=NAME), "offline MPO after 8 updates"),
+    ],
+)
+def test_a_data_set_says_who_played(config, description) -> None:
+    assert record.describe_agent(config, {"env_steps": 20, "updates": 8}) == description
 
 
 def test_a_wrong_run_is_one_sentence(monkeypatch, capsys) -> None:
