@@ -104,4 +104,6 @@ def load_policy(checkpoint: str | Path) -> tuple[MeanPolicy, Any, dict[str, int]
         normalizer = make_normalizer(env, loss, config)
     env.close()
     counters = load_checkpoint(checkpoint, loss=loss)
+    if isinstance(config, OfflineConfig):
+        counters["env_steps"] = 0  # as in metrics.json: what it counts there are updates
     return MeanPolicy(actor, normalizer), config, counters

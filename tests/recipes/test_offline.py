@@ -95,7 +95,7 @@ def test_its_checkpoint_is_evaluated_without_the_recipe(folder) -> None:
     record_random(NAME)
     metrics = train(folder / "run")
     policy, config, counters = load_policy(folder / "run" / "checkpoint.zip")
-    assert counters["updates"] == 8 and isinstance(config, OfflineConfig)
+    assert counters == {"env_steps": 0, "updates": 8} and isinstance(config, OfflineConfig)
     assert evaluate(make_evaluation_env(config), policy).mean().item() == metrics["mean_reward"]
 
 
