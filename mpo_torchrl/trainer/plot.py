@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from mpo_torchrl.trainer.curves import (
     Curve,
+    Numbers,
     Run,
     confidence_band,
     last_returns,
@@ -69,8 +70,11 @@ def draw_learning_curves(
     """
     colors = _colors(runs)
     levels = {} if levels is None else levels
-    entries = max(len(groups) + len(levels.get(env, ())) for env, groups in runs.items())
-    figure = Figure(figsize=(6.4 * len(runs), 4.4 + 0.25 * entries), layout="constrained")
+    lines = max(
+        len(levels.get(env, ())) + sum(_named(*group).count("\n") + 1 for group in groups.items())
+        for env, groups in runs.items()
+    )
+    figure = Figure(figsize=(6.4 * len(runs), 4.4 + 0.25 * lines), layout="constrained")
     every_axes = figure.subplots(1, len(runs), squeeze=False)[0]
     for axes, (env, groups) in zip(every_axes, runs.items(), strict=True):
         for label, members in groups.items():
@@ -79,13 +83,16 @@ def draw_learning_curves(
             if len(members) > 1:
                 axes.fill_between(curve.steps, curve.low, curve.high, color=color, alpha=0.15, lw=0)
                 for run in members:
-                    axes.plot(*measured(run, "eval_return_mean"), color=color, alpha=0.4, lw=0.7)
-            axes.plot(curve.steps, curve.mean, color=color, label=_named(label, members))
+                    steps, returns = measured(run, "eval_return_mean")
+                    axes.plot(steps, returns, _marker(steps), color=color, alpha=0.4, lw=0.7)
+            named = _named(label, members)
+            axes.plot(curve.steps, curve.mean, _marker(curve.steps), color=color, label=named)
         styles = itertools.cycle(("--", ":", "-."))
         for (name, value), style in zip(levels.get(env, {}).items(), styles, strict=False):
             axes.axhline(value, color="black", lw=0.8, ls=style, label=f"{name}: {value:g}")
         _fit_to_lines(axes)
-        axes.set(title=env, xlabel="environment steps", ylabel="return of the mean action")
+        xlabel = _counted(itertools.chain(*groups.values()))
+        axes.set(title=env, xlabel=xlabel, ylabel="return of the mean action")
         axes.grid(alpha=0.3)
         # Below: there it hides no curve.
         axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.13))
@@ -119,7 +126,7 @@ def draw_duals(path: Path, runs: Mapping[str, Mapping[str, Sequence[Run]]]) -> N
         _draw_kls(row_axes[1], members, settings)
         _draw_effective_sample_size(row_axes[2], members, settings)
         for axes in row_axes:
-            axes.set_xlabel("environment steps")
+            axes.set_xlabel(_counted(members))
             axes.grid(alpha=0.3)
             axes.legend(fontsize="small")
     figure.supxlabel(
@@ -209,19 +216,32 @@ def _draw_effective_sample_size(
     axes: Axes, runs: Sequence[Run], settings: Mapping[str, Any]
 ) -> None:
     _draw_band(axes, range_band(runs, "effective_sample_size"), "effective_sample_size")
-    if "n_action_samples" in settings:
-        number = settings["n_action_samples"]
-        axes.axhline(number, color="black", lw=0.8, ls="--", label=f"n_action_samples = {number}")
+    # Weights are over the sampled actions of a state, or on a data set over the actions of a batch.
+    most = "batch_size" if "dataset" in settings else "n_action_samples"
+    if most in settings and settings.get("policy") != "categorical":  # which samples none
+        number = settings[most]
+        axes.axhline(number, color="black", lw=0.8, ls="--", label=f"{most} = {number}")
     axes.set(ylabel="actions that carry the weight")
     axes.set_ylim(0, 1.1 * axes.get_ylim()[1])
 
 
 def _draw_band(axes: Axes, curve: Curve, label: str) -> None:
     if curve.steps.size:
-        (line,) = axes.plot(curve.steps, curve.mean, label=label)
+        (line,) = axes.plot(curve.steps, curve.mean, _marker(curve.steps), label=label)
         axes.fill_between(
             curve.steps, curve.low, curve.high, color=line.get_color(), alpha=0.2, lw=0
         )
+
+
+def _marker(steps: Numbers) -> str:
+    """A line of one evaluation would not be seen."""
+    return "." if steps.size == 1 else "-"
+
+
+def _counted(runs: Iterable[Run]) -> str:
+    """What ``env_steps`` counts: a run on a data set takes no step of its environment."""
+    kinds = {"updates" if "dataset" in run.settings else "environment steps" for run in runs}
+    return " or ".join(sorted(kinds))
 
 
 def _colors(runs: Mapping[str, Mapping[str, Sequence[Run]]]) -> dict[str, Any]:
