@@ -46,7 +46,11 @@ def decoupled_gaussian_kl(
     # In r - 1 and log1p: the bounds on this KL are as small as 1e-6, where the plain form
     # has lost most digits of a float32.
     excess = (scale_ref - scale) / scale
-    kl_stddev = excess + 0.5 * excess.square() - torch.log1p(excess)
+    # A reference far narrower rounds r - 1 to -1, whose log1p is infinite: there the plain form.
+    log_ratio = torch.where(
+        excess > -0.5, torch.log1p(excess.clamp(min=-0.5)), scale_ref.log() - scale.log()
+    )
+    kl_stddev = excess + 0.5 * excess.square() - log_ratio
     return kl_mean, kl_stddev
 
 

@@ -37,6 +37,18 @@ def test_kls_of_equal_policies_are_zero(batch) -> None:
         assert torch.equal(kl, torch.zeros(*batch, 3, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("narrower", [1e-2, 1e-3, 1e-8, 1e-12])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_the_kl_from_a_far_narrower_reference_is_finite(dtype: torch.dtype, narrower: float) -> None:
+    scale_ref = torch.tensor([narrower], dtype=dtype)
+    zero, scale = torch.zeros_like(scale_ref), torch.ones_like(scale_ref).requires_grad_()
+    _, kl_stddev = decoupled_gaussian_kl(zero, scale_ref, zero, scale)
+    kl_stddev.sum().backward()
+    exact = (scale_ref.double().square() - 1) / 2 - scale_ref.double().log()
+    assert_close(kl_stddev.detach().double(), exact, rtol=5e-3, atol=0)
+    assert_close(scale.grad, 1 - scale_ref.square())
+
+
 @BATCHES
 def test_each_kl_is_that_of_gaussians_sharing_the_other_parameter(batch) -> None:
     (loc_ref, scale_ref), (loc, scale) = gaussian(*batch, 3), gaussian(*batch, 3, seed=2)
