@@ -27,6 +27,14 @@ def test_equal_advantages_spend_nothing(top_k_fraction: float) -> None:
     assert found.item() == pytest.approx(0.0, abs=1e-6)
 
 
+@pytest.mark.parametrize("top_k_fraction", [0.29, 0.5, 0.57, 0.58])
+@pytest.mark.parametrize("number", [50, 64, 100, 200])
+def test_a_mask_that_leaves_out_nothing_changes_nothing(top_k_fraction, number) -> None:
+    advantage, mask = advantages(number), torch.ones(number, dtype=torch.bool)
+    found = vmpo_weights(advantage, 1.0, top_k_fraction, mask=mask)
+    assert (found == vmpo_weights(advantage, 1.0, top_k_fraction)).all()
+
+
 @FRACTIONS
 def test_slope_of_the_dual_is_its_bound_minus_the_kl(top_k_fraction: float) -> None:
     advantage, temperature = advantages(20), torch.tensor(0.7, requires_grad=True).double()
