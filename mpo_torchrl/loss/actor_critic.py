@@ -218,6 +218,7 @@ class ActorCriticLoss(ActorLoss):
         """The batch to compute with: nothing is missing, and nothing masked does harm."""
         terminated = next_key(self.tensor_keys.terminated)
         checks.require_keys(tensordict, [key for key in self.in_keys if key != terminated])
+        checks.require_flags(tensordict, [next_key(self.tensor_keys.done), terminated])
         batch = self._prepared(tensordict)
         self.require_first_finite(batch)
         keys = self.tensor_keys

@@ -181,7 +181,10 @@ class ActorValueLoss(ActorLoss):
         needed = [key for key in self._steps_keys() if not (has_advantage and _is_next(key))]
         needed = [key for key in needed if key != next_key(keys.terminated)]
         needed += [keys.value_target] if has_advantage else self._estimator_keys()
-        checks.require_keys(tensordict, [*needed, *self._further_keys(tensordict)])
+        further = self._further_keys(tensordict)
+        checks.require_keys(tensordict, [*needed, *further])
+        flags = [] if has_advantage else [next_key(keys.done), next_key(keys.terminated)]
+        checks.require_flags(tensordict, [*flags, *further])
         self._follow_new_data()
         batch = self._without_masked(tensordict)
         self.require_first_finite(batch)
@@ -198,7 +201,7 @@ class ActorValueLoss(ActorLoss):
         return batch
 
     def _further_keys(self, tensordict: TensorDictBase) -> list[NestedKey]:
-        """What this batch must hold beside the keys of its steps."""
+        """The flags that this batch must hold beside the keys of its steps."""
         return []
 
     def _optional_keys(self) -> list[NestedKey]:

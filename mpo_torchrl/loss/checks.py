@@ -123,6 +123,17 @@ def require_reward_shape(
         )
 
 
+def require_flags(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> None:
+    """Raises ``ValueError`` if a flag is no boolean: estimators negate it, and ``~0`` is -1."""
+    for key in keys:
+        flag = tensordict.get(key, None)
+        if flag is not None and flag.dtype != torch.bool:
+            raise ValueError(
+                f"the flags under {key!r} must be booleans, got {flag.dtype}; convert them with "
+                ".bool()."
+            )
+
+
 def one_per_state(key: NestedKey, found: Tensor, batch: torch.Size) -> Tensor:
     """The entry as ``[*B]``; raises ``ValueError`` unless it is that, or ``[*B, 1]``."""
     if found.shape not in (batch, (*batch, 1)):

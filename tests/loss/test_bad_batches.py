@@ -112,6 +112,16 @@ def test_weights_of_another_shape_are_refused() -> None:
         make_loss()(batch)
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.float32], ids=str)
+@pytest.mark.parametrize("key", ["done", "terminated"])
+def test_flags_that_are_no_booleans_are_refused(key: str, dtype: torch.dtype) -> None:
+    batch = make_batch(4)
+    batch["next", key] = batch["next", key].to(dtype)
+    name = re.escape(repr(("next", key)))
+    with pytest.raises(ValueError, match=f"flags under {name} must be booleans, got {dtype}"):
+        make_loss()(batch)
+
+
 PARTS = pytest.mark.parametrize("part", ["e_step", "temperature_loss", "actor_loss", "alpha_loss"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import pytest
@@ -83,6 +84,15 @@ def test_an_impossible_setting_is_named(settings: dict, sentence: str) -> None:
 def test_a_missing_done_flag_is_named_if_restarts_are_ignored() -> None:
     with pytest.raises(KeyError, match="no entry 'done'"):
         make_loss("index", ignore_restarts=True)(make_batch("index", 6))
+
+
+@pytest.mark.parametrize("key", [("next", "done"), ("next", "terminated"), "done"], ids=str)
+def test_flags_that_are_no_booleans_are_named(key) -> None:
+    batch = make_batch("index", 6).exclude("advantage", "value_target")
+    batch["done"] = torch.zeros(6, 1, dtype=torch.bool)
+    batch[key] = batch[key].long()
+    with pytest.raises(ValueError, match=f"flags under {re.escape(repr(key))} must be booleans"):
+        make_loss("index", ignore_restarts=True)(batch)
 
 
 def test_a_missing_behaviour_log_probability_is_named() -> None:
