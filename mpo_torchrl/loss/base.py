@@ -174,6 +174,7 @@ class LagrangianLoss(LossModule):
         mask = self._mask(tensordict)
         if mask is None:
             return tensordict
+        checks.require_mask(mask, self.in_keys[0], tensordict.get(self.in_keys[0], None))
         if isinstance(tensordict, LazyStackedTensorDict):  # which is applied to piece by piece
             tensordict = tensordict.contiguous()
         valid = tensordict.apply(partial(_first_unless, mask), filter_empty=False)

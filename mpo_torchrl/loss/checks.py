@@ -134,6 +134,16 @@ def require_flags(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> None
             )
 
 
+def require_mask(mask: Tensor, key: NestedKey, entry: Tensor | None) -> None:
+    """Raises ``ValueError`` unless it is boolean and over the first dimensions of an entry."""
+    shape = mask.shape if entry is None else entry.shape
+    if mask.dtype != torch.bool or mask.shape != shape[: mask.ndim]:
+        raise ValueError(
+            "the mask of a batch must be boolean, [*B] or [*B, 1], got "
+            f"{list(mask.shape)} of {mask.dtype}; the entry {key!r} has the shape {list(shape)}."
+        )
+
+
 def one_per_state(key: NestedKey, found: Tensor, batch: torch.Size) -> Tensor:
     """The entry as ``[*B]``; raises ``ValueError`` unless it is that, or ``[*B, 1]``."""
     if found.shape not in (batch, (*batch, 1)):

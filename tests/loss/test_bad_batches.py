@@ -122,6 +122,14 @@ def test_flags_that_are_no_booleans_are_refused(key: str, dtype: torch.dtype) ->
         make_loss()(batch)
 
 
+@pytest.mark.parametrize("mask", [torch.ones(4), torch.ones(4, 3).bool(), torch.ones(5).bool()])
+def test_a_mask_of_another_shape_or_kind_is_refused(mask: torch.Tensor) -> None:
+    batch = TensorDict(make_batch(4, 2).to_dict(), [])
+    batch["collector", "mask"] = mask
+    with pytest.raises(ValueError, match="mask of a batch must be boolean.*'observation'"):
+        make_loss()(batch)
+
+
 PARTS = pytest.mark.parametrize("part", ["e_step", "temperature_loss", "actor_loss", "alpha_loss"])
 
 
