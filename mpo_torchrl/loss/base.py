@@ -189,6 +189,8 @@ class LagrangianLoss(LossModule):
             loss: Tensor, reduction: str | None = None, weights: Tensor | None = None
         ) -> Tensor:
             reduction = self.reduction if reduction is None else reduction
+            if weights is not None and reduction == "mean":
+                loss, weights = self._unless_weightless(loss, weights, tensordict)
             if masked or weights is not None:
                 return self._reduce_loss(loss, tensordict, reduction=reduction, weights=weights)
             if reduction == "mean":
@@ -196,6 +198,16 @@ class LagrangianLoss(LossModule):
             return loss.sum() if reduction == "sum" else loss
 
         return reduce
+
+    def _unless_weightless(
+        self, loss: Tensor, weights: Tensor, tensordict: TensorDictBase
+    ) -> tuple[Tensor, Tensor]:
+        """Losses and weights ``[*B]``; losses of zero where no weight is left to divide by."""
+        counted, mask = weights, self._mask(tensordict)
+        if mask is not None:
+            counted = torch.where(self._expand_loss_mask(mask, weights), weights, 0.0)
+        weighs = counted.sum() != 0
+        return torch.where(weighs, loss, 0.0), torch.where(weighs, weights, 1.0)
 
     def _output(
         self, losses: dict[str, Tensor], readings: dict[str, Tensor], reduce: Reduce

@@ -112,6 +112,20 @@ def test_weights_of_another_shape_are_refused() -> None:
         make_loss()(batch)
 
 
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_without_any_weight_there_is_nothing_to_learn(masked: bool, reduction: str) -> None:
+    loss, batch = make_loss(reduction=reduction), make_batch(4)
+    batch["priority_weight"] = torch.zeros(4)
+    if masked:
+        batch["priority_weight"][3] = 1.0
+        batch["collector", "mask"] = torch.arange(4) < 3
+    value = loss.qvalue_loss(batch)[0]
+    assert (value == 0).all()
+    gradients = torch.autograd.grad(value.sum(), list(loss.qvalue_network_params.parameters()))
+    assert all((gradient == 0).all() for gradient in gradients)
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.float32], ids=str)
 @pytest.mark.parametrize("key", ["done", "terminated"])
 def test_flags_that_are_no_booleans_are_refused(key: str, dtype: torch.dtype) -> None:
