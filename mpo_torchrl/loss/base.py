@@ -91,17 +91,33 @@ class LagrangianLoss(LossModule):
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Takes over a state; one of other shapes is refused, not broadcast as TensorDict does.
 
+        Returns:
+            NamedTuple: ``missing_keys`` and ``unexpected_keys``, as of any module.
+
         Raises:
             RuntimeError: if a shape differs, or a key and ``strict`` is set.
         """
-        for key, own in self.state_dict().items():
+        found = self.state_dict()
+        for key, own in found.items():
             given = state_dict.get(key)
             if isinstance(own, Tensor) and isinstance(given, Tensor) and own.shape != given.shape:
                 raise RuntimeError(
                     f"size mismatch for {key}: the state holds {list(given.shape)}, the loss "
                     f"{list(own.shape)}; it was saved with other networks or numbers of them."
                 )
-        return super().load_state_dict(state_dict, *args, **kwargs)
+        # Networks are TensorDicts, which take what there is of a state and say nothing of the rest.
+        missing = [key for key in found if key not in state_dict]
+        unexpected = [key for key in state_dict if key not in found]
+        if (missing or unexpected) and (args[0] if args else kwargs.get("strict", True)):
+            raise RuntimeError(
+                f"the state is not that of this loss: {len(missing)} entries are missing "
+                f"{missing[:3]}, {len(unexpected)} are of no use {unexpected[:3]}; it was saved "
+                "with other networks, parts or settings. strict=False takes over what fits."
+            )
+        if unexpected:
+            state_dict = {key: value for key, value in state_dict.items() if key in found}
+        result = super().load_state_dict(state_dict, *args, **kwargs)
+        return type(result)(missing, unexpected)
 
     def _set_output(
         self, reduction: str, scalar_output_mode: str | None, use_prioritized_weights: str | bool

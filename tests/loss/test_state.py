@@ -100,6 +100,23 @@ def test_the_state_of_other_networks_is_refused_even_where_it_would_broadcast(sm
     assert all((p == before[name]).all() for name, p in loss.named_parameters())
 
 
+@pytest.mark.parametrize("entry", ["actor_network_params", "target_qvalue_network_params", "raw"])
+def test_a_state_without_an_entry_or_with_one_more_is_refused(entry: str) -> None:
+    loss, state = make_loss(), make_loss().state_dict()
+    key = next(key for key in state if entry in key)
+    less = {k: v for k, v in state.items() if k != key}
+    more = {**state, f"{key}.more": torch.zeros(1)}
+    before = {name: p.detach().clone() for name, p in loss.named_parameters()}
+    for other, sentence in ((less, rf"1 entries are missing \['{key}'\]"), (more, "1 are of no use")):
+        with pytest.raises(RuntimeError, match=f"not that of this loss: .*{sentence}"):
+            loss.load_state_dict(other)
+    assert all((p == before[name]).all() for name, p in loss.named_parameters())
+    assert loss.load_state_dict(less, strict=False) == ([key], [])
+    assert loss.load_state_dict(more, strict=False) == ([], [f"{key}.more"])
+    taken = loss.state_dict()
+    assert all((taken[k] == v).all() for k, v in state.items())
+
+
 # -- copies -------------------------------------------------------------------------------
 
 
