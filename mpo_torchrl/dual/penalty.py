@@ -63,5 +63,14 @@ class ActionPenalty(Temperature):
         self.register_buffer("high", high.detach().clone())
 
     def cost(self, action: Tensor) -> Tensor:
-        """How far each action is out of bounds: ``[*B, N, A]`` to ``[*B, N]``, at most 0."""
+        """How far each action is out of bounds: ``[*B, N, A]`` to ``[*B, N]``, at most 0.
+
+        Raises:
+            ValueError: if the action is not of the bounds' size.
+        """
+        if self.low.ndim and action.shape[-1:] != self.low.shape:
+            raise ValueError(
+                f"the action penalty has the bounds of {self.low.shape[0]} action dimensions and "
+                f"the policy {action.shape[-1]}; pass the action_spec of this policy."
+            )
         return out_of_bounds_cost(action, self.low, self.high)
