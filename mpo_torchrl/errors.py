@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral
 
 from tensordict import NestedKey
 
@@ -29,3 +30,11 @@ def listed(keys: Iterable[NestedKey]) -> str:
         "'action', ('next', 'reward')"
     """
     return ", ".join(sorted(map(repr, keys)))
+
+
+def require_count(name: str, value: int) -> None:
+    """Raises ``TypeError`` if a count is no whole number, ``ValueError`` if it is below 1."""
+    if not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, at least 1, got {value!r}.")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}.")

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from mpo_torchrl.critic.distributional import DistributionalCritic
+from mpo_torchrl.errors import require_count
 from mpo_torchrl.functional import mixture_nll, mixture_sample
 
 
@@ -42,7 +43,7 @@ class MixtureCritic(DistributionalCritic):
         value_key (NestedKey): where the network writes; ``"state_action_value"`` by default.
 
     Raises:
-        TypeError: if a network is not a TensorDict module.
+        TypeError: if a network is not a TensorDict module, or a count no whole number.
         ValueError: if networks are missing, the same or not built alike or an argument is out of
             its range.
 
@@ -66,9 +67,8 @@ class MixtureCritic(DistributionalCritic):
         min_scale: float = 1e-4,
         value_key: NestedKey = "state_action_value",
     ) -> None:
-        for name, count in (("num_components", num_components), ("num_samples", num_samples)):
-            if count < 1:
-                raise ValueError(f"{name} must be at least 1, got {count}.")
+        require_count("num_components", num_components)
+        require_count("num_samples", num_samples)
         for name, scale in (("init_scale", init_scale), ("min_scale", min_scale)):
             if not scale > 0:
                 raise ValueError(f"{name} must be > 0, got {scale}.")

@@ -14,6 +14,7 @@ from torchrl.objectives.value import ValueEstimatorBase
 from mpo_torchrl.critic.base import Critic
 from mpo_torchrl.critic.retrace import RetraceEstimator
 from mpo_torchrl.critic.scalar import LossFunction, ScalarCritic
+from mpo_torchrl.errors import require_count
 
 
 class MultiObjectiveCritic(ScalarCritic):
@@ -35,7 +36,7 @@ class MultiObjectiveCritic(ScalarCritic):
         value_key (NestedKey): where the network writes; ``"state_action_value"`` by default.
 
     Raises:
-        TypeError: if a network is not a TensorDict module.
+        TypeError: if a network is not a TensorDict module, or a count no whole number.
         ValueError: if the loss function is unknown, networks are missing, the same or not built
             alike, or there is no objective.
 
@@ -60,8 +61,7 @@ class MultiObjectiveCritic(ScalarCritic):
         loss_function: LossFunction = "l2",
         value_key: NestedKey = "state_action_value",
     ) -> None:
-        if num_objectives < 1:
-            raise ValueError(f"num_objectives must be at least 1, got {num_objectives}.")
+        require_count("num_objectives", num_objectives)
         super().__init__(network, loss_function=loss_function, value_key=value_key)
         self.num_outputs = self.num_objectives = num_objectives
 

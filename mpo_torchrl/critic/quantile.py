@@ -10,6 +10,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 from mpo_torchrl.critic.distributional import DistributionalCritic
+from mpo_torchrl.errors import require_count
 from mpo_torchrl.functional import quantile_regression_loss
 
 
@@ -35,7 +36,7 @@ class QuantileCritic(DistributionalCritic):
         value_key (NestedKey): where the network writes; ``"state_action_value"`` by default.
 
     Raises:
-        TypeError: if a network is not a TensorDict module.
+        TypeError: if a network is not a TensorDict module, or a count no whole number.
         ValueError: if networks are missing, the same or not built alike, ``num_quantiles`` is below
             1 or the threshold below 0.
 
@@ -59,8 +60,7 @@ class QuantileCritic(DistributionalCritic):
         huber_threshold: float = 1.0,
         value_key: NestedKey = "state_action_value",
     ) -> None:
-        if num_quantiles < 1:
-            raise ValueError(f"num_quantiles must be at least 1, got {num_quantiles}.")
+        require_count("num_quantiles", num_quantiles)
         if huber_threshold < 0:
             raise ValueError(f"huber_threshold must be at least 0, got {huber_threshold}.")
         super().__init__(network, num_quantiles, value_key=value_key)

@@ -29,14 +29,22 @@ class Bound(nn.Module):
         """Changes the bound in place.
 
         Raises:
+            TypeError: if it is not one number.
             ValueError: if it is not positive and finite.
         """
-        if not float(epsilon) > 0 or not float(epsilon) < float("inf"):
+        try:
+            number = float(epsilon)
+        except (TypeError, ValueError):  # several, a text, none
+            raise TypeError(
+                f"{self.bound_name} is a bound on a KL divergence and must be one number, got "
+                f"{epsilon!r}."
+            ) from None
+        if not 0 < number < float("inf"):
             raise ValueError(
                 f"{self.bound_name} is a bound on a KL divergence and must be positive and "
-                f"finite, got {float(epsilon)}."
+                f"finite, got {number}."
             )
-        self._exact_epsilon = float(epsilon)
+        self._exact_epsilon = number
         self.epsilon.fill_(self._exact_epsilon)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Bound:
@@ -77,7 +85,7 @@ class BoundedMultiplier(LagrangeMultiplier, Bound):
         parametrization: Parametrization = "softplus",
         name: str = "epsilon",
     ) -> None:
-        super().__init__(init, shape=shape, parametrization=parametrization)
+        super().__init__(init, shape=shape, parametrization=parametrization, bound_name=name)
         self._register_bound(epsilon, name)
 
     def extra_repr(self) -> str:

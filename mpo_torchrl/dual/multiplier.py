@@ -33,8 +33,10 @@ class LagrangeMultiplier(nn.Module):
     Keyword Args:
         shape (sequence of int): shape of the multiplier, ``()`` by default.
         parametrization (str): ``"softplus"`` (default) or ``"exp"``.
+        bound_name (str, optional): what it enforces, for error messages.
 
     Raises:
+        TypeError: if ``init`` is no number.
         ValueError: if ``init`` is not positive or the parametrization is unknown.
 
     Examples:
@@ -53,8 +55,12 @@ class LagrangeMultiplier(nn.Module):
         *,
         shape: Sequence[int] = (),
         parametrization: Parametrization = "softplus",
+        bound_name: str | None = None,
     ) -> None:
         super().__init__()
+        self._called = "a Lagrange multiplier"
+        if bound_name is not None:
+            self._called = f"the Lagrange multiplier of {bound_name}"
         if parametrization not in ("softplus", "exp"):
             raise ValueError(
                 f"parametrization must be 'softplus' or 'exp', got {parametrization!r}."
@@ -76,15 +82,16 @@ class LagrangeMultiplier(nn.Module):
     def assign(self, value: float | Tensor) -> None:
         """Sets the multiplier itself, not its raw parameter, in place."""
         # In double precision: inverting softplus in float32 would lose small multipliers.
-        value = torch.as_tensor(value, dtype=torch.float64)
+        try:
+            value = torch.as_tensor(value, dtype=torch.float64)
+        except (TypeError, ValueError):
+            raise TypeError(f"{self._called} must be a number, got {value!r}.") from None
         if not bool((value > 0).all()) or not bool(value.isfinite().all()):
-            raise ValueError(
-                f"a Lagrange multiplier must be positive and finite, got {value.tolist()}."
-            )
+            raise ValueError(f"{self._called} must be positive and finite, got {value.tolist()}.")
         least = math.exp(_FLOOR) if self.parametrization == "exp" else _LEAST
         if not bool((value > 0.999 * least).all()):  # it may have been rounded on its way here
             raise ValueError(
-                f"a Lagrange multiplier starts at {least:.2g} or above, got {value.tolist()}."
+                f"{self._called} starts at {least:.2g} or above, got {value.tolist()}."
             )
         if self.parametrization == "exp":
             raw = value.log()

@@ -24,6 +24,7 @@ from mpo_torchrl.dual import (
     ObjectiveTemperatures,
     Temperature,
 )
+from mpo_torchrl.errors import require_count
 from mpo_torchrl.functional import effective_sample_size, nonparametric_kl, nonparametric_weights
 
 
@@ -56,7 +57,8 @@ class SampledEStep(nn.Module):
         penalty (ActionPenalty, optional): the price of leaving the action space.
 
     Raises:
-        ValueError: if ``num_action_samples`` is below 1.
+        TypeError: if ``num_action_samples`` is no whole number.
+        ValueError: if it is below 1.
 
     Examples:
         >>> import torch
@@ -82,8 +84,7 @@ class SampledEStep(nn.Module):
         penalty: ActionPenalty | None = None,
     ) -> None:
         super().__init__()
-        if num_action_samples < 1:
-            raise ValueError(f"num_action_samples must be at least 1, got {num_action_samples}.")
+        require_count("num_action_samples", num_action_samples)
         self.temperature = temperature
         self.penalty = penalty
         self.num_action_samples = num_action_samples

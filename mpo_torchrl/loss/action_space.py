@@ -13,6 +13,20 @@ from mpo_torchrl.distributions import GaussianBase, gaussian_base
 from mpo_torchrl.loss.networks import sampling_module
 
 
+def known_spec(actor_network: nn.Module, action_spec: TensorSpec | None) -> TensorSpec | None:
+    """The action's spec as it was given, else the actor's own, if it has one.
+
+    Raises:
+        TypeError: if what was given is no spec.
+    """
+    if action_spec is not None and not isinstance(action_spec, TensorSpec):
+        raise TypeError(
+            "action_spec must be a spec of torchrl.data such as env.action_spec, got "
+            f"{type(action_spec).__name__}."
+        )
+    return action_spec if action_spec is not None else getattr(actor_network, "spec", None)
+
+
 class ActionSpace:
     """The action space of a stochastic actor.
 
@@ -28,7 +42,7 @@ class ActionSpace:
     def __init__(
         self, actor_network: nn.Module, action_key: NestedKey, action_spec: TensorSpec | None
     ) -> None:
-        spec = action_spec if action_spec is not None else getattr(actor_network, "spec", None)
+        spec = known_spec(actor_network, action_spec)
         if isinstance(spec, Composite):
             spec = spec.get(action_key, None)
         if spec is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from tensordict import NestedKey, TensorDictBase
-from torch import Tensor
+from torch import Tensor, nn
 
 from mpo_torchrl.errors import MissingEntryError, listed
 
@@ -26,12 +26,6 @@ def require_scoring_dtype(value: object) -> None:
         )
 
 
-def require_at_least_one(name: str, value: int) -> None:
-    """Raises ``ValueError`` if a count is below 1."""
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}.")
-
-
 BROUGHT_BY = {
     "temperature": ("epsilon", "init_temperature"),
     "e_step": (
@@ -44,6 +38,29 @@ BROUGHT_BY = {
     ),
 }
 """Arguments of the losses that a part of one's own brings itself."""
+
+
+_NEEDED = {
+    "temperature": ("loss",),
+    "e_step": ("temperature", "dual_terms", "weighs_taken"),
+    "m_step": ("multipliers", "readings"),
+}
+_SUCH_AS = {
+    "temperature": "Temperature or ExactTemperature",
+    "e_step": "SampledEStep or BehaviourEStep",
+    "m_step": "GaussianMStep or DistributionMStep",
+}
+
+
+def require_parts(given: Mapping[str, object]) -> None:
+    """Raises ``TypeError`` if a part of MPOLoss among its arguments cannot be one."""
+    for name, attributes in _NEEDED.items():
+        part = given[name]
+        fits = isinstance(part, nn.Module) and all(hasattr(part, a) for a in attributes)
+        if part is not None and not fits:
+            raise TypeError(
+                f"{name} must be a module such as {_SUCH_AS[name]}, got {type(part).__name__}."
+            )
 
 
 def require_left_out(loss_class: type, given: Mapping[str, object]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchrl.data import Composite, TensorSpec
 
 from mpo_torchrl.distributions import head_name, is_index, join_heads
-from mpo_torchrl.loss.action_space import ActionSpace
+from mpo_torchrl.loss.action_space import ActionSpace, known_spec
 from mpo_torchrl.loss.networks import sampling_module
 
 
@@ -48,7 +48,7 @@ class Heads:
     """
 
     def __init__(self, actor_network: nn.Module, action_spec: TensorSpec | None) -> None:
-        spec = action_spec if action_spec is not None else getattr(actor_network, "spec", None)
+        spec = known_spec(actor_network, action_spec)
         kwargs = sampling_module(actor_network).distribution_kwargs
         kinds = {unravel_key(key): kind for key, kind in kwargs["distribution_map"].items()}
         renamed = {unravel_key(key): name for key, name in (kwargs.get("name_map") or {}).items()}

@@ -20,6 +20,7 @@ from mpo_torchrl.dual import ExactTemperature, FixedTemperature, Temperature
 from mpo_torchrl.dual.multiplier import Parametrization
 from mpo_torchrl.e_step import SampledEStep
 from mpo_torchrl.e_step.sampled import draw_actions
+from mpo_torchrl.errors import require_count
 from mpo_torchrl.loss import checks
 from mpo_torchrl.loss.action_space import ActionSpace
 from mpo_torchrl.loss.heads import Heads, find_action_space
@@ -144,7 +145,8 @@ class MPOLoss(ImprovementLoss):
             its multipliers.
 
     Raises:
-        TypeError: if the actor is deterministic or a network is no TensorDict module.
+        TypeError: if the actor is deterministic, a network is no TensorDict module, or an argument
+            is of the wrong kind.
         ValueError: if an argument is out of its range, or set although a part brings its own, the
             action space is discrete, a penalty is asked for in an unbounded one, or the spec of a
             head is not known.
@@ -225,7 +227,8 @@ class MPOLoss(ImprovementLoss):
         self._set_output(reduction, scalar_output_mode, use_prioritized_weights)
         checks.require_choice("e_step_critic", e_step_critic, ("online", "target", "next"))
         checks.require_scoring_dtype(scoring_dtype)
-        checks.require_at_least_one("num_bootstrap_samples", num_bootstrap_samples)
+        require_count("num_bootstrap_samples", num_bootstrap_samples)
+        checks.require_parts(arguments)
         if e_step is not None and temperature is not None:
             raise ValueError(
                 f"{type(e_step).__name__} has a temperature of its own; give it this one, "

@@ -24,7 +24,8 @@ def sampling_module(actor_network: nn.Module) -> ProbabilisticTensorDictModule:
     Raises:
         TypeError: if the actor is deterministic.
     """
-    found = [m for m in actor_network.modules() if isinstance(m, ProbabilisticTensorDictModule)]
+    modules = actor_network.modules() if isinstance(actor_network, nn.Module) else []
+    found = [m for m in modules if isinstance(m, ProbabilisticTensorDictModule)]
     if not found or not hasattr(actor_network, "get_dist"):
         raise TypeError(
             "actor_network must be a stochastic policy with get_dist, such as torchrl's "

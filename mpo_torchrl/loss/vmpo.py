@@ -23,7 +23,7 @@ from mpo_torchrl.e_step import AdvantageEStep
 from mpo_torchrl.e_step.sampled import over_all
 from mpo_torchrl.functional import effective_sample_size
 from mpo_torchrl.loss import checks
-from mpo_torchrl.loss.action_space import ActionSpace
+from mpo_torchrl.loss.action_space import ActionSpace, known_spec
 from mpo_torchrl.loss.actor_value import ActorValueLoss
 from mpo_torchrl.loss.networks import sampling_module
 from mpo_torchrl.loss.parts import make_multipliers
@@ -318,7 +318,7 @@ def _continuous_space(
     actor_network: nn.Module, action_key: NestedKey, action_spec: TensorSpec | None
 ) -> ActionSpace | None:
     """What is known of an action space of real numbers; ``None`` if it is a discrete one."""
-    spec = action_spec if action_spec is not None else getattr(actor_network, "spec", None)
+    spec = known_spec(actor_network, action_spec)
     if isinstance(spec, Composite):
         spec = spec.get(action_key, None)
     kind = sampling_module(actor_network).distribution_class

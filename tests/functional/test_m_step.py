@@ -39,7 +39,9 @@ def test_kls_of_equal_policies_are_zero(batch) -> None:
 
 @pytest.mark.parametrize("narrower", [1e-2, 1e-3, 1e-8, 1e-12])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-def test_the_kl_from_a_far_narrower_reference_is_finite(dtype: torch.dtype, narrower: float) -> None:
+def test_the_kl_from_a_far_narrower_reference_is_finite(
+    dtype: torch.dtype, narrower: float
+) -> None:
     scale_ref = torch.tensor([narrower], dtype=dtype)
     zero, scale = torch.zeros_like(scale_ref), torch.ones_like(scale_ref).requires_grad_()
     _, kl_stddev = decoupled_gaussian_kl(zero, scale_ref, zero, scale)

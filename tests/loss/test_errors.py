@@ -27,11 +27,12 @@ from torchrl.modules import (
     ValueOperator,
 )
 
-from mpo_torchrl import MPOLoss
+from mpo_torchrl import MPOLoss, VMPOLoss
 from mpo_torchrl.critic import ScalarCritic
 from mpo_torchrl.dual import ExactTemperature, KLMultiplier, Temperature
 from mpo_torchrl.e_step import SampledEStep
 from mpo_torchrl.m_step import DistributionMStep
+from mpo_torchrl.modules import make_value_network
 from tests.loss.builders import (
     SPEC,
     A,
@@ -148,6 +149,15 @@ def test_a_policy_of_one_action_is_refused(distribution: type) -> None:
         MPOLoss(actor, make_critic())
 
 
+@pytest.mark.parametrize(
+    "given", [None, (make_critic(),), make_actor], ids=["none", "tuple", "function"]
+)
+def test_what_is_no_module_is_refused_as_an_actor(given: Any) -> None:
+    kind = type(given).__name__
+    with pytest.raises(TypeError, match=f"actor_network must be a stochastic policy.*got {kind}"):
+        MPOLoss(given, make_critic())
+
+
 def test_a_module_that_is_no_actor_is_refused() -> None:
     with pytest.raises(TypeError, match="must be a stochastic policy with get_dist.*got Linear"):
         MPOLoss(nn.Linear(O, A), make_critic())
@@ -227,6 +237,20 @@ def test_a_spec_of_another_size_than_the_policy_is_refused() -> None:
     )
     with pytest.raises(ValueError, match="has 3 multipliers and the policy 2 action dimensions"):
         loss(make_batch(4))
+    loss = MPOLoss(without_spec(make_actor()), make_critic(), action_spec=Bounded(-1.0, 1.0, 3))
+    with pytest.raises(ValueError, match="bounds of 3 action dimensions and the policy 2; pass"):
+        loss(make_batch(4))
+
+
+def test_an_action_spec_that_is_no_spec_is_refused() -> None:
+    for make in (
+        make_loss,
+        lambda **kwargs: VMPOLoss(make_actor(), make_value_network(O), **kwargs),
+    ):
+        with pytest.raises(
+            TypeError, match="action_spec must be a spec of torchrl.data.*got tuple"
+        ):
+            make(action_spec=(A,))
 
 
 @pytest.mark.parametrize(
@@ -254,21 +278,53 @@ def test_a_bound_that_is_not_positive_is_refused(bound: str, value: float) -> No
         make_loss(policy, **{bound: value})
 
 
-INITS = ["temperature", "penalty_temperature", "alpha_mean", "alpha_stddev", "alpha_policy"]
+INITS = {
+    "temperature": "epsilon",
+    "penalty_temperature": "epsilon_penalty",
+    "alpha_mean": "epsilon_mean",
+    "alpha_stddev": "epsilon_stddev",
+    "alpha_policy": "epsilon_policy",
+}
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
 @pytest.mark.parametrize("name", INITS)
 def test_a_multiplier_that_is_not_positive_is_refused(name: str, value: float) -> None:
     policy = "beta" if name == "alpha_policy" else "gaussian"
-    with pytest.raises(ValueError, match="Lagrange multiplier must be positive and finite, got"):
+    with pytest.raises(ValueError, match=f"of {INITS[name]} must be positive and finite, got"):
         make_loss(policy, **{f"init_{name}": value})
+
+
+@pytest.mark.parametrize("value", [[0.1, 0.2], "small", None], ids=repr)
+def test_a_bound_or_a_multiplier_that_is_no_number_is_refused(value: Any) -> None:
+    with pytest.raises(TypeError, match="^epsilon_mean is a bound .* must be one number, got"):
+        make_loss(epsilon_mean=value)
+    if not isinstance(value, list):  # a multiplier may be one for each dimension
+        with pytest.raises(TypeError, match="multiplier of epsilon_mean must be a number, got"):
+            make_loss(init_alpha_mean=value)
+
+
+PART_KINDS = {"temperature": 0.5, "e_step": Temperature(0.1, 1.0), "m_step": "gaussian"}
+
+
+@pytest.mark.parametrize("part", PART_KINDS)
+def test_what_cannot_be_a_part_is_refused(part: str) -> None:
+    kind = type(PART_KINDS[part]).__name__
+    with pytest.raises(TypeError, match=f"^{part} must be a module such as .* got {kind}"):
+        make_loss(**{part: PART_KINDS[part]})
 
 
 @pytest.mark.parametrize("number", [0, -3])
 @pytest.mark.parametrize("name", ["num_action_samples", "num_bootstrap_samples"])
 def test_fewer_than_one_sample_is_refused(name: str, number: int) -> None:
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got {number}"):
+        make_loss(**{name: number})
+
+
+@pytest.mark.parametrize("number", [2.5, "20", None], ids=repr)
+@pytest.mark.parametrize("name", ["num_action_samples", "num_bootstrap_samples"])
+def test_a_number_of_samples_is_whole(name: str, number: Any) -> None:
+    with pytest.raises(TypeError, match=f"{name} must be a whole number, at least 1, got"):
         make_loss(**{name: number})
 
 

@@ -107,7 +107,10 @@ def test_a_state_without_an_entry_or_with_one_more_is_refused(entry: str) -> Non
     less = {k: v for k, v in state.items() if k != key}
     more = {**state, f"{key}.more": torch.zeros(1)}
     before = {name: p.detach().clone() for name, p in loss.named_parameters()}
-    for other, sentence in ((less, rf"1 entries are missing \['{key}'\]"), (more, "1 are of no use")):
+    for other, sentence in (
+        (less, rf"1 entries are missing \['{key}'\]"),
+        (more, "1 are of no use"),
+    ):
         with pytest.raises(RuntimeError, match=f"not that of this loss: .*{sentence}"):
             loss.load_state_dict(other)
     assert all((p == before[name]).all() for name, p in loss.named_parameters())
