@@ -84,7 +84,8 @@ def optimal_temperature(
         be.
 
     Raises:
-        ValueError: if ``q_value`` has no sample dimension.
+        ValueError: if ``q_value`` has no sample dimension or no state, or the number ``epsilon`` is
+            not positive.
 
     Examples:
         >>> import torch
@@ -93,6 +94,10 @@ def optimal_temperature(
         tensor(2.1199)
     """
     require_samples("q_value", q_value)
+    if not q_value.numel():
+        raise ValueError(f"q_value must hold at least one state, got {tuple(q_value.shape)}.")
+    if not isinstance(epsilon, Tensor) and not epsilon > 0:
+        raise ValueError(f"epsilon must be positive, got {epsilon}.")
     q_value, dtype = q_value.detach(), q_value.dtype
     q_value = q_value.to(torch.promote_types(dtype, torch.float32))
     below = q_value - q_value.amax(-1, keepdim=True)

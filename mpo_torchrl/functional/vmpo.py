@@ -47,7 +47,8 @@ def vmpo_weights(
         Tensor: ``[*M]``, sums to 1 over the whole batch; carries no gradient.
 
     Raises:
-        ValueError: if the shapes differ or ``top_k_fraction`` is not in (0, 1] or leaves none.
+        ValueError: if there is no step, the shapes differ, or ``top_k_fraction`` is not in (0, 1]
+            or leaves none.
 
     Examples:
         >>> import torch
@@ -169,6 +170,8 @@ def _scale(
 ) -> _Scaled:
     if not 0 < top_k_fraction <= 1:
         raise ValueError(f"top_k_fraction must be in (0, 1], got {top_k_fraction}.")
+    if not advantage.numel():
+        raise ValueError(f"advantage must hold at least one step, got {tuple(advantage.shape)}.")
     # The dual prices the greediness of the E-step; it must not teach the critic.
     advantage = advantage.detach()
     restarting = torch.ones_like(advantage) if restarting_weight is None else restarting_weight

@@ -104,5 +104,13 @@ def test_no_samples_raises() -> None:
         temperature_loss(torch.zeros(3, 0), torch.tensor(1.0), 0.1)
 
 
+def test_a_temperature_of_no_state_or_no_bound_is_refused() -> None:
+    with pytest.raises(ValueError, match="q_value must hold at least one state"):
+        optimal_temperature(torch.zeros(0, 3), 0.1)
+    for epsilon in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="epsilon must be positive"):
+            optimal_temperature(torch.randn(2, 3), epsilon)
+
+
 if __name__ == "__main__":
     pytest.main([__file__])

@@ -35,6 +35,12 @@ def test_a_mask_that_leaves_out_nothing_changes_nothing(top_k_fraction, number) 
     assert (found == vmpo_weights(advantage, 1.0, top_k_fraction)).all()
 
 
+@pytest.mark.parametrize("function", [vmpo_weights, vmpo_kl])
+def test_without_a_step_there_are_no_weights(function) -> None:
+    with pytest.raises(ValueError, match="advantage must hold at least one step"):
+        function(torch.zeros(0), 1.0, 1.0)
+
+
 @FRACTIONS
 def test_slope_of_the_dual_is_its_bound_minus_the_kl(top_k_fraction: float) -> None:
     advantage, temperature = advantages(20), torch.tensor(0.7, requires_grad=True).double()
