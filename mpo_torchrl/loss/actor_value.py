@@ -107,9 +107,15 @@ class ActorValueLoss(ActorLoss):
                 "critic_network must be a TensorDict module such as torchrl's ValueOperator, got "
                 f"{type(critic_network).__name__}."
             )
+        action_key = actor_network.dist_sample_keys[0]
+        if action_key in critic_network.in_keys:
+            raise ValueError(
+                f"critic_network must value states, it reads the action {action_key!r}; leave it "
+                "out of the critic's in_keys, or take MPOLoss."
+            )
         log_prob_keys, value_keys = actor_network.log_prob_keys, critic_network.out_keys
         self.set_keys(
-            action=actor_network.dist_sample_keys[0],
+            action=action_key,
             **({"sample_log_prob": log_prob_keys[0]} if log_prob_keys else {}),
             **({} if self.tensor_keys.value in value_keys else {"value": value_keys[-1]}),
         )

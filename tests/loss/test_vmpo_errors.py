@@ -12,7 +12,7 @@ from torchrl.modules import ValueOperator
 
 from mpo_torchrl import VMPOLoss
 from mpo_torchrl.modules import make_value_network
-from tests.loss.builders import O
+from tests.loss.builders import O, make_critic
 from tests.loss.vmpo_builders import make_actor, make_batch, make_loss
 
 
@@ -93,6 +93,11 @@ def test_flags_that_are_no_booleans_are_named(key) -> None:
     batch[key] = batch[key].long()
     with pytest.raises(ValueError, match=f"flags under {re.escape(repr(key))} must be booleans"):
         make_loss("index", ignore_restarts=True)(batch)
+
+
+def test_a_critic_of_actions_is_refused() -> None:
+    with pytest.raises(ValueError, match="critic_network must value states.*'action'"):
+        VMPOLoss(make_actor("gaussian"), make_critic())
 
 
 def test_a_missing_behaviour_log_probability_is_named() -> None:
