@@ -18,7 +18,7 @@ from mpo_torchrl.critic.scalar import LossFunction
 from mpo_torchrl.distributions import GaussianBase
 from mpo_torchrl.dual import ExactTemperature, FixedTemperature, Temperature
 from mpo_torchrl.dual.multiplier import Parametrization
-from mpo_torchrl.e_step import SampledEStep
+from mpo_torchrl.e_step import MultiObjectiveEStep, SampledEStep
 from mpo_torchrl.e_step.sampled import draw_actions
 from mpo_torchrl.errors import require_count
 from mpo_torchrl.loss import checks
@@ -241,6 +241,7 @@ class MPOLoss(ImprovementLoss):
             checks.require_default(MPOLoss, "Critic", "loss_function", loss_function)
         else:
             critic = ScalarCritic(qvalue_network, loss_function=loss_function)
+        _require_one_value(critic, e_step)
 
         sampling_module(actor_network)  # raises if the actor is deterministic
         self._wire_networks(
@@ -413,3 +414,17 @@ class MPOLoss(ImprovementLoss):
         states = tensordict.get("next") if self._improves_next else tensordict
         policy, _ = self._policy(states, self._online_actor)
         return self._m_step(improved, policy, reference)
+
+
+def _require_one_value(critic: Critic, e_step: nn.Module | None) -> None:
+    """Raises ``ValueError`` if the critic's values are not one for each sampled action."""
+    if not critic.reads_action:
+        raise ValueError(
+            f"MPOLoss asks for the value of sampled actions, {type(critic).__name__} values all at "
+            "once; take DiscreteMPOLoss, or a critic that reads the action."
+        )
+    if critic.num_objectives > 1 and not isinstance(e_step, MultiObjectiveEStep):
+        raise ValueError(
+            f"MPOLoss has one objective, {type(critic).__name__} has {critic.num_objectives}; take "
+            "MultiObjectiveMPOLoss."
+        )

@@ -100,11 +100,7 @@ class MultiObjectiveMPOLoss(MPOLoss):
         loss_function: LossFunction = "l2",
         **kwargs: Any,
     ) -> None:
-        if not isinstance(epsilon, Mapping):
-            raise TypeError(
-                "epsilon must be a mapping of each objective's name to its bound, such as "
-                f"{{'speed': 0.1, 'energy': 0.01}}, got {epsilon!r}."
-            )
+        _require_mapping(epsilon)
         if kwargs.get("temperature") is not None:
             raise ValueError(
                 "several objectives have a temperature each, learned from init_temperature; "
@@ -149,6 +145,7 @@ class MultiObjectiveMPOLoss(MPOLoss):
 
     @epsilon.setter
     def epsilon(self, epsilon: Mapping[str, float]) -> None:
+        _require_mapping(epsilon)
         duals = dict(self._duals())
         for name, bound in epsilon.items():
             if name not in duals:
@@ -170,3 +167,11 @@ class MultiObjectiveMPOLoss(MPOLoss):
             elif key != "temperature":
                 keys.append(key)
         return keys
+
+
+def _require_mapping(epsilon: object) -> None:
+    if not isinstance(epsilon, Mapping):
+        raise TypeError(
+            "epsilon must be a mapping of each objective's name to its bound, such as "
+            f"{{'speed': 0.1, 'energy': 0.01}}, got {epsilon!r}."
+        )

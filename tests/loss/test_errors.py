@@ -28,7 +28,7 @@ from torchrl.modules import (
 )
 
 from mpo_torchrl import MPOLoss, VMPOLoss
-from mpo_torchrl.critic import ScalarCritic
+from mpo_torchrl.critic import EnumeratedCritic, MultiObjectiveCritic, ScalarCritic
 from mpo_torchrl.dual import ExactTemperature, KLMultiplier, Temperature
 from mpo_torchrl.e_step import SampledEStep
 from mpo_torchrl.m_step import DistributionMStep
@@ -88,6 +88,14 @@ def test_a_critic_that_writes_elsewhere_is_refused(hooked: bool) -> None:
 def test_a_critic_that_is_no_tensordict_module_is_refused() -> None:
     with pytest.raises(TypeError, match="must be a TensorDict module .* got Linear"):
         loss_with(nn.Linear(O + A, 1))
+
+
+def test_a_critic_of_another_loss_is_refused() -> None:
+    network = TensorDictModule(nn.Linear(O, A), ["observation"], ["action_value"])
+    with pytest.raises(ValueError, match="EnumeratedCritic values all at once; take DiscreteMPO"):
+        loss_with(EnumeratedCritic(network))
+    with pytest.raises(ValueError, match="MultiObjectiveCritic has 2; take MultiObjectiveMPOLoss"):
+        loss_with(MultiObjectiveCritic(make_critic(), 2))
 
 
 def test_no_critic_is_refused() -> None:

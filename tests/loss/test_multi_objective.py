@@ -255,5 +255,10 @@ def test_retrace_is_refused() -> None:
         make_loss().make_value_estimator("retrace")
 
 
+def test_a_bound_without_a_name_is_refused_later_too() -> None:
+    with pytest.raises(TypeError, match="epsilon must be a mapping of each objective's name"):
+        make_loss().epsilon = 0.1
+
+
 if __name__ == "__main__":
     pytest.main([__file__])
