@@ -211,6 +211,8 @@ def _least_of_best(value: Tensor, fraction: float, mask: Tensor | None) -> Tenso
         return value.flatten().topk(number).values[-1]
     # How many there are stands on the device: sorted, not read back.
     value = torch.where(mask, value, -torch.inf).flatten().sort(descending=True).values
-    # In double precision, as a number of Python's is: 0.29 of 100 would else be one more.
-    counted = (fraction * mask.sum().double()).long().clamp(min=1)
+    # In double precision, as a number of Python's is: 0.29 of 100 would else be one more. Apple's
+    # GPUs have none.
+    dtype = torch.float32 if mask.device.type == "mps" else torch.float64
+    counted = (fraction * mask.sum(dtype=dtype)).long().clamp(min=1)
     return value.gather(0, (counted - 1).reshape(1))[0]
