@@ -76,6 +76,10 @@ ABLATIONS = {
             "ablations/Hopper-v5/one_update_stddev_1e-3_epsilon_0.1_floor_0.01"
         ),
     },
+    "dm_control/walker-walk": {
+        "tuned": "benchmark/dm_control/walker-walk/tuned",
+        _NO_CEILING: "benchmark/dm_control/walker-walk/no_ceiling",
+    },
 }
 """The folders of runs with the preset ``tuned`` and other settings, by these settings."""
 
