@@ -4,6 +4,7 @@ import importlib.metadata
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -14,12 +15,17 @@ import mpo_torchrl
 ROOT = Path(__file__).parents[1]
 
 
+def copy_of_the_source(folder: Path) -> Path:
+    # Setuptools leaves build/ behind, which would end up in later wheels.
+    source = folder / "mpo_torchrl"
+    unwanted = [".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "_build"]
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*unwanted))
+    return source
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    # Built from a copy: setuptools leaves build/ behind, which would end up in later wheels.
-    source = tmp_path_factory.mktemp("source") / "mpo_torchrl"
-    unwanted = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "runs")
-    shutil.copytree(ROOT, source, ignore=unwanted)
+    source = copy_of_the_source(tmp_path_factory.mktemp("source"))
     target = tmp_path_factory.mktemp("wheel")
     command = "-m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir".split()
     subprocess.run([sys.executable, *command, str(target), str(source)], check=True)
@@ -36,6 +42,34 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
 
 def test_wheel_carries_the_licence(wheel: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in zipfile.ZipFile(wheel).namelist())
+
+
+LEFT_BEHIND = [
+    "benchmarks/results.json",
+    "docs/_build/html/index.html",
+    "notebooks/.ipynb_checkpoints/01_quickstart-checkpoint.ipynb",
+    "notebooks/MUJOCO_LOG.TXT",
+    "notebooks/runs/Pendulum-v1-42/progress.csv",
+    "tests/__pycache__/test_package.cpython-311.pyc",
+]
+
+
+def test_sdist_holds_what_make_and_the_readme_need(tmp_path: Path) -> None:
+    source = copy_of_the_source(tmp_path)
+    needed = {"README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "MANIFEST.in"}
+    needed |= {"constraints.txt", "pyproject.toml", "setup.cfg"}
+    for folder in ("benchmarks", "docs", "mpo_torchrl", "notebooks", "recipes", "tests"):
+        files = (path for path in (source / folder).rglob("*") if path.is_file())
+        needed |= {path.relative_to(source).as_posix() for path in files}
+    for name in LEFT_BEHIND:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).touch()
+    build = f"from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", build], check=True, cwd=source, capture_output=True)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        files = (member.name.partition("/")[2] for member in archive if member.isfile())
+        names = {name for name in files if not name.startswith("mpo_torchrl.egg-info/")}
+    assert names - {"PKG-INFO"} == needed - set(LEFT_BEHIND)
 
 
 def test_version_is_the_installed_one() -> None:
