@@ -51,7 +51,9 @@ docs: $(VENV)/installed  ## build the site: docs/_build/html/index.html
 	@$(PY) -m sphinx -q -W --keep-going -n docs docs/_build/html && echo docs/_build/html/index.html
 
 clean:  ## remove the environment and all caches
-	rm -rf $(VENV) build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist docs/_build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+		.benchmarks
+	find . -depth -name __pycache__ -exec rm -rf {} +
 
 # The stamp is written last, so an interrupted installation is taken up again.
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -72,6 +72,18 @@ def test_sdist_holds_what_make_and_the_readme_need(tmp_path: Path) -> None:
     assert names - {"PKG-INFO"} == needed - set(LEFT_BEHIND)
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_clean_leaves_no_cache_behind(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder"  # of a name with a space
+    folder.mkdir()
+    shutil.copy(ROOT / "Makefile", folder)
+    for name in ("__pycache__", "tests/loss/__pycache__", ".benchmarks", ".pytest_cache", "runs"):
+        (folder / name).mkdir(parents=True)
+    subprocess.run(["make", "--silent", "clean"], check=True, cwd=folder)
+    left = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    assert left == {"Makefile", "tests", "tests/loss", "runs"}
+
+
 def test_version_is_the_installed_one() -> None:
     assert mpo_torchrl.__version__ == importlib.metadata.version("mpo_torchrl")
 
