@@ -133,6 +133,19 @@ def test_commands_would_be_understood(block: Block) -> None:
         check(command)
 
 
+def test_packages_are_installed_from_the_checkout() -> None:
+    # Where nothing is installed yet, pip would look for the name on its index.
+    pip = [c for block in of("bash") for c in commands(block.code) if c[:2] == ["pip", "install"]]
+    assert pip
+    assert [c for c in pip if any(word.startswith("mpo_torchrl") for word in c)] == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md"])
+def test_pages_that_begin_with_make_say_where_python_is(page: str) -> None:
+    # The commands that follow need the packages that make has installed.
+    assert "source .venv/bin/activate" in (ROOT / page).read_text()
+
+
 @pytest.mark.usefixtures("capsys")
 @pytest.mark.parametrize(
     ("line", "message"),
