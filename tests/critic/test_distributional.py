@@ -196,6 +196,23 @@ def test_what_is_encoded_is_decoded(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["c51", "two_hot"])
+@pytest.mark.parametrize("size", [1e3, 1e30])
+def test_a_return_beyond_the_support_falls_on_its_end(name: str, size: float) -> None:
+    encoded = MAKERS[name](1).encode(torch.tensor([[-size], [size]]))
+    expected = torch.zeros(2, 9)
+    expected[0, 0] = expected[1, -1] = 1.0
+    torch.testing.assert_close(encoded, expected)
+
+
+@EVERY
+def test_the_loss_of_an_ensemble_is_the_sum_of_its_members(name: str) -> None:
+    critic = MAKERS[name](3)
+    prediction, target = critic.predict(states(4)), critic.encode(torch.randn(4, 1))
+    members = sum(critic.loss(member.unsqueeze(0), target) for member in prediction)
+    torch.testing.assert_close(critic.loss(prediction, target), members)
+
+
 @EVERY
 def test_a_return_may_have_more_digits_than_the_networks(name: str) -> None:
     critic, td = MAKERS[name](2), states(4)

@@ -53,6 +53,13 @@ def test_advantages_and_weights_are_those_worked_by_hand() -> None:
     assert_close(readings["effective_sample_size"], size.expand(2))
 
 
+def test_weights_may_be_clipped_to_their_mean() -> None:
+    given = TensorDict(state_action_value=torch.tensor([[2.0, 1.0], [-1.0, 0.0]]))
+    e_step = BehaviourEStep(FixedTemperature(2.0), num_action_samples=1, max_weight=1.0)
+    weight = e_step(gaussian(2), first_number, given, taken=torch.zeros(2, 2))["weight"]
+    assert_close(weight, torch.tensor([[1.0], [2 / (math.e + 1)]]))
+
+
 @BATCHES
 def test_equal_values_make_equal_weights(batch) -> None:
     e_step = BehaviourEStep(Temperature(0.1, 1e-3))

@@ -72,6 +72,17 @@ def test_nll_is_that_of_the_two_mixed_gaussians(batch) -> None:
     assert_close(nll, -(weight.movedim(-1, 0) * log_prob).sum(0))
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-9, 1e-3, 5.0])
+def test_nll_is_in_proportion_to_the_weights_whatever_they_sum_to(size: float) -> None:
+    policies = (*gaussian(4, 2), *(tensor.requires_grad_() for tensor in gaussian(4, 2, seed=2)))
+    action, weight = draw(4, 5, 2, seed=4), torch.softmax(draw(4, 5, seed=5), -1)
+    one, other = (decoupled_gaussian_nll(action, w, *policies) for w in (weight, size * weight))
+    assert_close(other, size * one, atol=0, rtol=1e-7)
+    gradients = (torch.autograd.grad(nll.sum(), policies[2:]) for nll in (one, other))
+    for expected, found in zip(*gradients, strict=True):
+        assert_close(found, size * expected, atol=0, rtol=1e-7)
+
+
 def test_nll_is_least_at_the_weighted_mean_and_spread() -> None:
     (loc_ref, scale_ref), action = gaussian(4, 2), draw(4, 9, 2, seed=4)
     weight = torch.softmax(draw(4, 9, seed=5), -1)

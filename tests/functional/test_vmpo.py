@@ -41,6 +41,20 @@ def test_without_a_step_there_are_no_weights(function) -> None:
         function(torch.zeros(0), 1.0, 1.0)
 
 
+def test_a_step_that_is_infinitely_worse_counts_as_one_of_weight_zero() -> None:
+    found = vmpo_kl(torch.tensor([0.0, -3e38]), temperature=0.1, top_k_fraction=1.0)
+    assert found.item() == pytest.approx(math.log(2))
+
+
+def test_the_dual_teaches_the_temperature_alone_and_weights_and_kl_nothing() -> None:
+    advantage, temperature = advantages(8).requires_grad_(), torch.tensor(0.7, requires_grad=True)
+    assert not vmpo_weights(advantage, temperature).requires_grad
+    assert not vmpo_kl(advantage, temperature).requires_grad
+    loss = vmpo_temperature_loss(advantage, temperature, 0.1)
+    found = torch.autograd.grad(loss, (advantage, temperature), allow_unused=True)
+    assert found[0] is None and found[1] != 0
+
+
 @FRACTIONS
 def test_slope_of_the_dual_is_its_bound_minus_the_kl(top_k_fraction: float) -> None:
     advantage, temperature = advantages(20), torch.tensor(0.7, requires_grad=True).double()
