@@ -41,6 +41,13 @@ def test_without_a_step_there_are_no_weights(function) -> None:
         function(torch.zeros(0), 1.0, 1.0)
 
 
+@FRACTIONS
+def test_weights_in_proportion_to_the_importance_spend_nothing(top_k_fraction: float) -> None:
+    importance = torch.tensor([0.1, 1.0, 0.5, 2.0])
+    found = vmpo_kl(torch.full((4,), 3.0), 0.1, top_k_fraction, importance_weight=importance)
+    assert found.item() == pytest.approx(0.0, abs=1e-6)
+
+
 def test_a_step_that_is_infinitely_worse_counts_as_one_of_weight_zero() -> None:
     found = vmpo_kl(torch.tensor([0.0, -3e38]), temperature=0.1, top_k_fraction=1.0)
     assert found.item() == pytest.approx(math.log(2))
@@ -69,7 +76,7 @@ def test_slope_of_the_dual_is_its_bound_minus_the_kl(top_k_fraction: float) -> N
 @pytest.mark.parametrize("shift", [0.0, -1000.0, 1000.0])
 def test_masked_steps_are_as_if_they_were_not_there(top_k_fraction: float, shift: float) -> None:
     advantage = advantages(6, 4) + shift
-    mask = torch.arange(24).reshape(6, 4) % 3 != 0
+    mask = torch.arange(24).reshape(6, 4) % 5 != 0  # 19 steps, of which none is half
     given = advantage.masked_fill(~mask, 0.0)
     weight = vmpo_weights(given, 0.5, top_k_fraction, mask=mask)
     torch.testing.assert_close(weight[mask], vmpo_weights(advantage[mask], 0.5, top_k_fraction))
