@@ -148,6 +148,16 @@ def test_samples_of_a_mixture_have_its_mean_and_stddev() -> None:
     torch.testing.assert_close(sample.std(-1), distribution.stddev, atol=0.05, rtol=0.0)
 
 
+def test_a_sample_of_a_mixture_has_loc_and_scale_of_one_component() -> None:
+    logits, loc = torch.tensor([[0.0, 0.0], [0.0, 50.0]]), torch.tensor([[0.0, 8.0], [1.0, -2.0]])
+    scale = torch.tensor([[1e-6, 1.0], [1.0, 1e-6]])
+    sample = mixture_sample(logits, loc, scale, num_samples=1000)
+    first = sample[0] < 4
+    torch.testing.assert_close(sample[0, first], torch.zeros(int(first.sum())), atol=1e-5, rtol=0)
+    assert 400 < first.sum() < 600 and 0.8 < sample[0, ~first].std() < 1.2
+    torch.testing.assert_close(sample[1], torch.full((1000,), -2.0), atol=1e-5, rtol=0)
+
+
 def test_the_mixture_pays_the_likelihood_of_its_samples() -> None:
     critic = MixtureCritic(networks(6), num_components=2, init_scale=0.5)
     prediction, target = torch.randn(2, 4, 6), torch.randn(4, 10)  # [C, B, 3 K], [B, S]

@@ -8,6 +8,7 @@ from tensordict import NestedKey, TensorDict
 from tensordict.nn import TensorDictModule
 from torch import Tensor, nn
 from torchrl.modules import MLP, ValueOperator
+from torchrl.objectives.value import TD0Estimator
 
 from mpo_torchrl.critic import ScalarCritic
 
@@ -63,6 +64,17 @@ def test_the_value_is_the_smallest_of_the_ensemble() -> None:
 def test_the_error_is_the_largest_of_the_ensemble() -> None:
     prediction, target = torch.tensor([[1.0, 5.0], [2.0, -3.0]]), torch.tensor([3.0, 0.0])
     assert ScalarCritic(network()).td_error(prediction, target).tolist() == [2.0, 5.0]
+
+
+def test_the_target_is_the_mean_over_actions_of_the_smallest_values() -> None:
+    prediction = torch.tensor([[[1.0, 5.0]], [[2.0, -3.0]]])  # [C=2, B=1, M=2]: 1 and -3
+    no = torch.zeros(1, 1, dtype=torch.bool)
+    following = TensorDict(reward=torch.tensor([[0.5]]), done=no, terminated=no, batch_size=1)
+    estimator = TD0Estimator(gamma=0.9, value_network=None)
+    target = ScalarCritic(network()).target(
+        TensorDict(next=following, batch_size=1), prediction, estimator
+    )
+    torch.testing.assert_close(target, torch.tensor([0.5 - 0.9]))
 
 
 @pytest.mark.parametrize("loss_function", ["l2", "l1", "smooth_l1"])

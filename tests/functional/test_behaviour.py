@@ -16,9 +16,9 @@ def test_the_advantage_is_that_over_the_mean_of_the_policys_actions() -> None:
     torch.testing.assert_close(found, torch.tensor([2.0, -3.0]))
 
 
-@pytest.mark.parametrize("value", [0.1, -1234.567])
+@pytest.mark.parametrize("value", [0.1, 0.7, -1234.567])
 def test_equal_values_have_no_advantage_at_all(value: float) -> None:
-    found = sampled_advantage(torch.full((4,), value), torch.full((4, 3), value))
+    found = sampled_advantage(torch.full((4,), value), torch.full((4, 7), value))
     assert torch.equal(found, torch.zeros(4))
 
 

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mpo_torchrl.functional import (
+    categorical_improvement,
+    categorical_temperature_loss,
     effective_sample_size,
     nonparametric_kl,
     nonparametric_weights,
@@ -66,6 +68,11 @@ def test_uniform_weights_spend_no_kl_and_count_every_action() -> None:
     torch.testing.assert_close(effective_sample_size(weight), torch.full((2, 3), 5.0).double())
 
 
+def test_the_effective_sample_size_does_not_depend_on_what_weights_sum_to() -> None:
+    size = effective_sample_size(row([1.0, 2.0, 3.0]))  # 36 / 14
+    torch.testing.assert_close(size, torch.tensor([18 / 7], dtype=torch.float64))
+
+
 def test_a_single_action_has_all_the_weight() -> None:
     assert torch.equal(nonparametric_weights(torch.tensor([[7.0]]), 0.1), torch.ones(1, 1))
 
@@ -74,6 +81,30 @@ def test_weights_carry_no_gradient() -> None:
     q_value = torch.randn(3, 4, requires_grad=True)
     temperature = torch.tensor(1.0, requires_grad=True)
     assert not nonparametric_weights(q_value, temperature).requires_grad
+
+
+@pytest.mark.parametrize("trained", [0, 1, 2], ids=["q_value", "logits", "temperature"])
+def test_an_improved_policy_carries_no_gradient(trained: int) -> None:
+    given = [torch.randn(3, 4), torch.randn(3, 4), torch.tensor(1.0)]
+    given[trained].requires_grad_()
+    assert not categorical_improvement(*given).requires_grad
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_a_forbidden_action_may_have_any_value(value: float) -> None:
+    q_value, logits = torch.tensor([[1.0, value, 2.0]]), torch.tensor([[0.5, -math.inf, 0.0]])
+    temperatures = torch.full((2,), 0.7, requires_grad=True)
+    found, expected = (
+        (categorical_improvement(q, prior, eta), categorical_temperature_loss(q, prior, eta, 0.1))
+        for q, prior, eta in zip(
+            (q_value, q_value[:, ::2]), (logits, logits[:, ::2]), temperatures, strict=True
+        )
+    )
+    assert found[0][0, 1] == -math.inf
+    torch.testing.assert_close(found[0][:, ::2], expected[0])
+    torch.testing.assert_close(found[1], expected[1])
+    slope, expected_slope = torch.autograd.grad((found[1] + expected[1]).sum(), temperatures)[0]
+    torch.testing.assert_close(slope, expected_slope)
 
 
 @DTYPES

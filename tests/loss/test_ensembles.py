@@ -9,13 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from tensordict.nn import NormalParamExtractor, TensorDictModule, TensorDictSequential
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
+from torchrl.modules import ProbabilisticActor, TanhNormal
 from torchrl.objectives import HardUpdate
 
 from mpo_torchrl import MPOLoss
 from mpo_torchrl.critic import ScalarCritic
 from tests.loss.builders import (
+    SPEC,
+    A,
     O,
     make_actor,
     make_batch,
@@ -81,6 +85,10 @@ def test_an_expanded_critic_is_drawn_anew_between_its_extremes() -> None:
     assert (weight >= low).all() and (weight <= high).all()
     assert not (weight[0] == critic.module.body[0].weight).any()
     assert not (weight[0] == weight[1]).any()
+
+
+def test_a_tuple_of_critics_is_as_good_as_a_list() -> None:
+    assert MPOLoss(make_actor(), tuple(make_critic() for _ in range(3))).num_qvalue_nets == 3
 
 
 def test_two_critics_are_the_default() -> None:
@@ -247,6 +255,28 @@ def cast(loss: MPOLoss) -> MPOLoss:
 def reloaded(loss: MPOLoss) -> MPOLoss:
     loss.load_state_dict(deepcopy(loss.state_dict()))
     return loss
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_encoder_that_one_critic_shares_leaves_the_other_its_own(first: bool) -> None:
+    encoders = [nn.Linear(O, 4), nn.Linear(O, 4)]
+
+    def on(encoder: nn.Linear, head: TensorDictModule) -> TensorDictSequential:
+        return TensorDictSequential(TensorDictModule(encoder, ["observation"], ["features"]), head)
+
+    head = nn.Sequential(nn.Linear(4, 2 * A), NormalParamExtractor())
+    actor = ProbabilisticActor(
+        on(encoders[0], TensorDictModule(head, ["features"], ["loc", "scale"])),
+        in_keys=["loc", "scale"],
+        distribution_class=TanhNormal,
+        spec=SPEC,
+    )
+    if not first:
+        encoders.reverse()
+    kind = {"observation_size": 4, "in_key": "features"}
+    loss = MPOLoss(actor, [on(encoder, make_critic(**kind)) for encoder in encoders])
+    found = loss.qvalue_network_params["module", "0", "module", "weight"]
+    torch.testing.assert_close(found, torch.stack([encoder.weight for encoder in encoders]))
 
 
 # Jointly, an expanded critic is drawn anew and shares nothing.

@@ -123,15 +123,22 @@ def test_the_same_critic_twice_is_refused() -> None:
         loss_with([critic, critic])
 
 
-def critic_of(activation: type, keys: tuple[str, str] = ("observation", "action")) -> ValueOperator:
-    network = MLP(in_features=O + A, out_features=1, num_cells=[8], activation_class=activation)
+def critic_of(
+    activation: type, keys: tuple[str, str] = ("observation", "action"), cells: int = 8
+) -> ValueOperator:
+    network = MLP(in_features=O + A, out_features=1, num_cells=[cells], activation_class=activation)
     return ValueOperator(network, in_keys=list(keys))
 
 
 @pytest.mark.parametrize(
     "other",
-    [critic_of(nn.ReLU), critic_of(nn.Tanh, ("action", "observation")), make_critic()],
-    ids=["another layer", "another order", "another size"],
+    [
+        critic_of(nn.ReLU),
+        critic_of(nn.Tanh, ("action", "observation")),
+        critic_of(nn.Tanh, cells=9),
+        make_critic(),
+    ],
+    ids=["another layer", "another order", "another size", "another network"],
 )
 def test_critics_that_are_not_built_alike_are_refused(other: ValueOperator) -> None:
     with pytest.raises(ValueError, match="critics of a list must be built alike"):

@@ -99,6 +99,9 @@ NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {
         norm_class=nn.LayerNorm,
         norm_kwargs=[{"normalized_shape": 8}] * 2,
     ),
+    "norm of its own eps": lambda size, out: Chain(
+        Join(), nn.Linear(size, 8), nn.LayerNorm(8, eps=0.5), nn.Linear(8, out)
+    ),
     "MLP with PReLU": lambda size, out: MLP(
         in_features=size, out_features=out, num_cells=[8, 8], activation_class=nn.PReLU
     ),
@@ -295,24 +298,28 @@ def test_layers_that_size_themselves_work_once_they_have() -> None:
     assert total(MPOLoss(actor, critic)(make_batch(4))).isfinite()
 
 
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
 @pytest.mark.parametrize("network", ["actor_network", "qvalue_network"])
-def test_hooks_put_on_a_network_later_are_called(network: str) -> None:
+def test_hooks_put_on_a_network_later_are_called(network: str, register: str) -> None:
     loss, batch = MPOLoss(make_actor(), make_critic()), make_batch(4)
     before = total(seeded(loss, batch))
     calls: list[object] = []
     for module in getattr(loss, network).modules():
         if isinstance(module, nn.Linear):
-            module.register_forward_hook(lambda *_: calls.append(None))
+            getattr(module, register)(lambda *_: calls.append(None))
     torch.testing.assert_close(total(seeded(loss, batch)), before)
     assert calls
 
 
-def test_hooks_on_gradients_are_called() -> None:
+@pytest.mark.parametrize(
+    "register", ["register_full_backward_hook", "register_full_backward_pre_hook"]
+)
+def test_hooks_on_gradients_are_called(register: str) -> None:
     loss = loss_of_kind("MLP", hooked=False)
     calls: list[object] = []
     for module in loss.qvalue_network.modules():
         if isinstance(module, nn.Linear):
-            module.register_full_backward_hook(lambda *_: calls.append(None))
+            getattr(module, register)(lambda *_: calls.append(None))
     total(loss(make_batch(4))).backward()
     assert calls
 
@@ -361,6 +368,14 @@ def test_the_networks_of_this_package_are_taken_apart() -> None:
         ValueOperator(ActionValueMLP(O, SPEC, num_cells=(8,)), in_keys=["observation", "action"]),
     )
     assert loss.critic.ensemble.is_stateless
+
+
+@pytest.mark.parametrize("first", [[nn.Tanh()], [nn.Identity(), nn.ReLU()]], ids=["one", "two"])
+def test_activations_before_the_first_layer_leave_the_batch_as_it_was(first: list) -> None:
+    body, batch = nn.Sequential(*first, nn.Linear(O, 2 * A)), make_batch(4)
+    before = batch.clone()
+    loss_of(Chain(Join(), nn.Linear(O + A, 1)), body, hooked=False)(batch)
+    assert (batch.select(*before.keys(True, True)) == before).all()
 
 
 @pytest.mark.parametrize("layer", [nn.PReLU, lambda: nn.RMSNorm(8)], ids=["PReLU", "RMSNorm"])
