@@ -257,6 +257,11 @@ def reloaded(loss: MPOLoss) -> MPOLoss:
     return loss
 
 
+@torch.no_grad()
+def reloaded_without_gradients(loss: MPOLoss) -> MPOLoss:
+    return reloaded(loss)
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_an_encoder_that_one_critic_shares_leaves_the_other_its_own(first: bool) -> None:
     encoders = [nn.Linear(O, 4), nn.Linear(O, 4)]
@@ -284,7 +289,9 @@ def test_an_encoder_that_one_critic_shares_leaves_the_other_its_own(first: bool)
     ("num_critics", "as_list", "separate_losses"),
     [(1, False, True), (2, False, True), (2, True, True), (1, False, False), (2, True, False)],
 )
-@pytest.mark.parametrize("change", [deepcopy, cast, reloaded], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "change", [deepcopy, cast, reloaded, reloaded_without_gradients], ids=lambda f: f.__name__
+)
 def test_what_is_shared_stays_shared(
     change: Callable[[MPOLoss], MPOLoss], num_critics: int, as_list: bool, separate_losses: bool
 ) -> None:

@@ -213,6 +213,18 @@ def test_the_end_of_an_episode_is_the_end_of_what_is_remembered():
         assert not torch.isclose(before[key][:, :4], after[key][:, :4]).any()
 
 
+@CELLS
+@pytest.mark.parametrize("burn_in", [0, 3])
+def test_an_episode_that_begins_with_what_is_learned_remembers_nothing(cell, burn_in):
+    loss, batch = make_loss(cell, burn_in=burn_in), make_sequences(4, 8)
+    batch["is_init"][:, burn_in] = True
+    expected = seeded(loss, batch.copy())
+    for key in ("observation", "actor_state", "actor_state_cell"):
+        batch[key] = batch[key].clone()
+        batch[key][:, : burn_in + (key != "observation")] += 1.0
+    torch.testing.assert_close(seeded(loss, batch), expected)
+
+
 def test_an_episode_that_nobody_said_began_begins_all_the_same():
     loss, batch = make_loss(), make_sequences(20, 8)
     expected = seeded(loss, batch.copy())
@@ -358,8 +370,10 @@ def test_what_it_reads_is_named():
         loss(batch)
 
 
-def test_a_batch_is_left_as_it_was_but_for_its_priority():
-    loss, batch = make_loss(burn_in=1), make_sequences(3, 5)
+@pytest.mark.parametrize("missing", ["is_init", ("next", "done")], ids=str)
+def test_a_batch_is_left_as_it_was_but_for_its_priority(missing):
+    loss, batch = make_loss(burn_in=1), make_sequences(20, 5)
+    batch.set(missing, torch.zeros_like(batch.get(missing)))  # it follows from the other flag
     before = batch.clone()
     loss(batch)
     assert set(batch.keys(True)) == {*before.keys(True), "td_error"}
