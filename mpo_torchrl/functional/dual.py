@@ -110,15 +110,18 @@ def optimal_temperature(
     unit = -below.min().clamp(max=-torch.finfo(below.dtype).tiny)
     below = below / unit
 
-    def spent(log_temperature: Tensor) -> tuple[Tensor, Tensor]:
-        """KL of the weights, and minus its slope in the log of the temperature."""
+    def weighed(log_temperature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Exponents and weights in multiples of their mean, ``[*B, N]``, and the KL spent, ``[]``.
+
+        The KL is the mean of ``w log w``: for nearly equal weights its terms cancel.
+        With ``1 - w``, whose mean is zero, added to each, none is negative.
+        """
         scaled = torch.clamp(below * torch.exp(-log_temperature), min=_FAR_BELOW)
-        log_weight = torch.log_softmax(scaled, -1)
-        weight = log_weight.exp()
-        kl = (weight * (log_weight + math.log(below.shape[-1]))).sum(-1)
-        mean = (weight * scaled).sum(-1, keepdim=True)
-        slope = (weight * (scaled - mean).square()).sum(-1)
-        return (share * kl).sum(), (share * slope).sum()
+        log_weight = torch.log_softmax(scaled, -1) + math.log(below.shape[-1])
+        excess = torch.expm1(log_weight)
+        weight = excess + 1
+        kl = (weight * log_weight - excess).mean(-1)
+        return scaled, weight, (share * kl).sum()
 
     epsilon = torch.as_tensor(epsilon, dtype=below.dtype, device=below.device)
     span = (share * below.amin(-1).square()).sum().sqrt()
@@ -126,12 +129,15 @@ def optimal_temperature(
     high = torch.maximum(low, torch.log(span / (8 * epsilon).sqrt()))
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        greedy = spent(middle)[0] > epsilon
+        greedy = weighed(middle)[-1] > epsilon
         low, high = torch.where(greedy, middle, low), torch.where(greedy, high, middle)
     log_temperature = (low + high) / 2
     tiny = torch.finfo(below.dtype).tiny
     for _ in range(_NEWTON_STEPS):
-        kl, slope = spent(log_temperature)
+        scaled, weight, kl = weighed(log_temperature)
+        mean = (weight * scaled).mean(-1, keepdim=True)
+        # Minus the slope of the KL in the log of the temperature.
+        slope = (share * (weight * (scaled - mean).square()).mean(-1)).sum()
         step = kl * torch.log(kl.clamp(min=tiny) / epsilon) / slope.clamp(min=tiny)
         log_temperature = torch.minimum(torch.maximum(log_temperature + step, low), high)
     temperature = (log_temperature.exp() * unit).to(dtype)

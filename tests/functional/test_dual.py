@@ -78,6 +78,17 @@ def test_the_best_temperature_is_solved_for_in_float32_at_least(dtype) -> None:
     assert optimal_temperature(q_value, 0.01) == expected
 
 
+@pytest.mark.parametrize("epsilon", [1e-7, 1e-6, 1e-4, 0.1, 2.9])
+def test_the_best_temperature_of_any_bound_is_solved_for_in_float32(epsilon: float) -> None:
+    q_value = draw(6, 20).float()
+    temperature = optimal_temperature(q_value, epsilon)
+    exact = optimal_temperature(q_value.double(), epsilon)
+    assert_close(temperature.double(), exact, rtol=1e-4, atol=0.0)
+    log_weight = torch.log_softmax(q_value.double() / exact, -1)
+    spent = (log_weight.exp() * (log_weight + math.log(20))).sum(-1).mean()
+    assert_close(spent.item(), epsilon, rtol=1e-6, atol=0.0)
+
+
 @BATCHES
 @pytest.mark.parametrize("per_dimension", [True, False])
 def test_penalty_teaches_the_policy_and_the_loss_the_multiplier(batch, per_dimension) -> None:
