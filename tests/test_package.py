@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 def copy_of_the_source(folder: Path) -> Path:
     # Setuptools leaves build/ behind, which would end up in later wheels.
     source = folder / "mpo_torchrl"
-    unwanted = [".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "_build"]
+    unwanted = [".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "outputs", "_build"]
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*unwanted))
     return source
 
