@@ -58,6 +58,30 @@ def make_batch(*shape: int, kind: str = "one-hot", seed: int = 1) -> TensorDict:
     )
 
 
+class WithFeatures(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(O, 8), nn.Linear(8, A)
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.body(observation).tanh()
+        return features, self.head(features)
+
+
+def test_an_actor_may_write_more_than_its_logits() -> None:
+    actor = ProbabilisticActor(
+        TensorDictModule(WithFeatures(), ["observation"], ["features", "logits"]),
+        in_keys=["logits"],
+        distribution_class=OneHotCategorical,
+        spec=OneHot(A),
+    )
+    batch = make_batch(5)
+    with torch.no_grad():
+        expected = actor.get_dist(batch.copy()).entropy().mean()
+    loss = DiscreteMPOLoss(actor, make_discrete_critics(O, OneHot(A), num_cells=(8,)))
+    torch.testing.assert_close(loss(batch)["entropy"], expected)
+
+
 def logits_of(loss: DiscreteMPOLoss, states: TensorDict, params: Any) -> Tensor:
     with params.to_module(loss.actor_network):
         return loss.actor_network.get_dist(states.copy()).logits.log_softmax(-1)

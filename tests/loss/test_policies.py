@@ -6,10 +6,11 @@ import sys
 
 import pytest
 import torch
-from torch import Tensor
+from tensordict.nn import NormalParamExtractor, TensorDictModule
+from torch import Tensor, nn
 from torchrl.data import Bounded, Unbounded
 from torchrl.envs.utils import ExplorationType
-from torchrl.modules import IndependentNormal, TanhNormal
+from torchrl.modules import IndependentNormal, ProbabilisticActor, TanhNormal
 
 from mpo_torchrl import MPOLoss
 from mpo_torchrl.m_step import DistributionMStep, GaussianMStep
@@ -18,6 +19,7 @@ from tests.loss.builders import (
     POLICIES,
     SPEC,
     A,
+    O,
     make_actor,
     make_batch,
     make_critic,
@@ -73,6 +75,13 @@ def test_an_unsquashed_policy_may_leave_its_range_and_pays_for_it() -> None:
     assert base is None and (action.abs() > 1.0).any()
     weight = loss.e_step(make_batch(4))["e_step", "weight"]
     torch.testing.assert_close(weight.sum(-1), torch.full((4,), 2.0))
+
+
+def test_the_penalty_is_the_distance_to_bounds_that_are_not_symmetric() -> None:
+    loss = MPOLoss(make_actor("gaussian", spec=ASYMMETRIC), make_critic())
+    action = torch.tensor([[3.0, 4.0], [-2.0, 0.0], [5.0, 12.0], [0.0, 8.0]])
+    cost = loss.penalty_temperature.cost(action)
+    torch.testing.assert_close(cost, torch.tensor([-1.0, -0.5, -5.0, 0.0]))
 
 
 def test_pendulum_s_whole_torque_is_used() -> None:
@@ -194,6 +203,31 @@ def test_mean_and_stddev_are_those_of_the_distribution_itself(distribution, kwar
     torch.testing.assert_close(improved["loc"], base.loc)
     torch.testing.assert_close(improved["scale"], base.scale)
     assert loss(batch)["kl_mean"] == 0
+
+
+class ScaleFirst(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(O, 2 * A), NormalParamExtractor())
+
+    def forward(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        loc, scale = self.body(observation)
+        return scale, loc
+
+
+def test_a_network_may_write_the_stddev_before_the_mean() -> None:
+    actor = ProbabilisticActor(
+        TensorDictModule(ScaleFirst(), ["observation"], ["scale", "loc"]),
+        in_keys=["loc", "scale"],
+        distribution_class=IndependentNormal,
+        spec=SPEC,
+    )
+    batch = make_batch(4)
+    improved = MPOLoss(actor, make_critic()).e_step(batch.clone())["e_step"]
+    with torch.no_grad():
+        loc, scale = actor[0].module.body(batch["observation"])
+    torch.testing.assert_close(improved["loc"], loc)
+    torch.testing.assert_close(improved["scale"], scale)
 
 
 if __name__ == "__main__":
