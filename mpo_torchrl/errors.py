@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from numbers import Integral
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
 
-from tensordict import NestedKey
+import torch
+from tensordict import NestedKey, TensorDictBase
+from torch import Tensor, nn
 
 
 class MissingEntryError(KeyError):
@@ -38,3 +40,40 @@ def require_count(name: str, value: int) -> None:
         raise TypeError(f"{name} must be a whole number, at least 1, got {value!r}.")
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}.")
+
+
+def require_number(name: str, value: object) -> None:
+    """Raises ``TypeError`` unless it is one number, or a tensor of one."""
+    if not isinstance(value, Real) and not (isinstance(value, Tensor) and value.numel() == 1):
+        raise TypeError(f"{name} must be a number, got {value!r}.")
+
+
+def require_part(
+    name: str,
+    part: object,
+    fitting: tuple[type, ...],
+    needed: tuple[str, ...],
+    others: tuple[type, ...] = (),
+) -> None:
+    """Raises ``TypeError`` if a part cannot take its place.
+
+    Args:
+        name (str): what it was passed as.
+        part (object): what was passed.
+        fitting (tuple of type): classes that do.
+        needed (tuple of str): attributes that a module of one's own needs.
+        others (tuple of type): classes that do not, whatever their attributes.
+    """
+    fits = isinstance(part, nn.Module) and all(hasattr(part, attribute) for attribute in needed)
+    if not fits or (isinstance(part, others) and not isinstance(part, fitting)):
+        such_as = " or ".join(kind.__name__ for kind in fitting)
+        raise TypeError(f"{name} must be a module such as {such_as}, got {type(part).__name__}.")
+
+
+def require_entry(improved: TensorDictBase, key: str, needed: str, shape: Sequence[int]) -> None:
+    """Raises ``ValueError`` if an entry of an E-step is there in another shape than needed."""
+    entry = improved.get(key, None)
+    if entry is not None and entry.shape != torch.Size(shape):
+        raise ValueError(
+            f"the E-step's entry {key!r} must be {needed} = {list(shape)}, got {list(entry.shape)}."
+        )

@@ -10,7 +10,7 @@ from tensordict.nn import TensorDictModuleBase
 from torch import Tensor
 
 from mpo_torchrl.critic.distributional import DistributionalCritic
-from mpo_torchrl.errors import require_count
+from mpo_torchrl.errors import require_count, require_number
 from mpo_torchrl.functional import quantile_regression_loss
 
 
@@ -36,7 +36,7 @@ class QuantileCritic(DistributionalCritic):
         value_key (NestedKey): where the network writes; ``"state_action_value"`` by default.
 
     Raises:
-        TypeError: if a network is not a TensorDict module, or a count no whole number.
+        TypeError: if a network is not a TensorDict module, or an argument no number.
         ValueError: if networks are missing, the same or not built alike, ``num_quantiles`` is below
             1 or the threshold below 0.
 
@@ -61,7 +61,8 @@ class QuantileCritic(DistributionalCritic):
         value_key: NestedKey = "state_action_value",
     ) -> None:
         require_count("num_quantiles", num_quantiles)
-        if huber_threshold < 0:
+        require_number("huber_threshold", huber_threshold)
+        if not huber_threshold >= 0:
             raise ValueError(f"huber_threshold must be at least 0, got {huber_threshold}.")
         super().__init__(network, num_quantiles, value_key=value_key)
         self.register_buffer("levels", (torch.arange(num_quantiles) + 0.5) / num_quantiles)

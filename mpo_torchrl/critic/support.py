@@ -12,9 +12,16 @@ def checked_support(support: Tensor | Sequence[float]) -> Tensor:
     """The atoms ``[K]`` as floating-point numbers of their own.
 
     Raises:
+        TypeError: if they are no numbers.
         ValueError: unless they are at least two, finite and increasing.
     """
-    support = torch.as_tensor(support).detach().clone()
+    try:
+        support = torch.as_tensor(support).detach().clone()
+    except (TypeError, ValueError, RuntimeError):  # none, a text, lists of several lengths
+        raise TypeError(
+            "support must be the atoms [K], such as torch.linspace(-150, 150, 51), got "
+            f"{support!r}."
+        ) from None
     if support.ndim != 1 or support.shape[0] < 2:
         raise ValueError(
             "support must be [K] with at least two atoms, such as torch.linspace(-150, 150, 51), "

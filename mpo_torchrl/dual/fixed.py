@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mpo_torchrl.errors import require_number
+
 
 class FixedTemperature(nn.Module):
     r"""A temperature that is given: nothing is learned and nothing solved for.
@@ -20,6 +22,7 @@ class FixedTemperature(nn.Module):
         value (float): the temperature, positive, unit of return.
 
     Raises:
+        TypeError: if ``value`` is no number.
         ValueError: if ``value`` is not positive.
 
     Examples:
@@ -33,6 +36,7 @@ class FixedTemperature(nn.Module):
 
     def __init__(self, value: float) -> None:
         super().__init__()
+        require_number("a temperature", value)
         if not value > 0:
             raise ValueError(f"a temperature must be positive, got {value}.")
         # A constant: no state to save, but it moves with the loss.

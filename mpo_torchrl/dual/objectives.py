@@ -31,6 +31,7 @@ class ObjectiveTemperatures(nn.ModuleDict):
         parametrization (str): ``"softplus"`` (default) or ``"exp"``.
 
     Raises:
+        TypeError: if a name is no text.
         ValueError: if there is no objective, or a bound is not positive.
 
     Examples:
@@ -50,6 +51,11 @@ class ObjectiveTemperatures(nn.ModuleDict):
     ) -> None:
         if not epsilon:
             raise ValueError("epsilon must name at least one objective, got none.")
+        unnamed = [name for name in epsilon if not isinstance(name, str)]
+        if unnamed:
+            raise TypeError(
+                f"an objective is called by a text such as 'speed', got {unnamed[0]!r}."
+            )
         taken = [name for name in epsilon if "." in name or hasattr(nn.ModuleDict(), name)]
         if taken:
             raise ValueError(

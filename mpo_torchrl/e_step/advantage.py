@@ -5,7 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mpo_torchrl.dual import Temperature
+from mpo_torchrl.dual import (
+    ExactTemperature,
+    FixedTemperature,
+    ObjectiveTemperatures,
+    Temperature,
+)
+from mpo_torchrl.errors import require_number, require_part
 from mpo_torchrl.functional import vmpo_kl, vmpo_temperature_loss, vmpo_weights
 
 
@@ -26,6 +32,7 @@ class AdvantageEStep(nn.Module):
         top_k_fraction (float): share of the batch that counts; ``0.5`` by default.
 
     Raises:
+        TypeError: if ``temperature`` is not learned or ``top_k_fraction`` no number.
         ValueError: if ``top_k_fraction`` is not in (0, 1].
 
     Examples:
@@ -39,8 +46,11 @@ class AdvantageEStep(nn.Module):
 
     def __init__(self, temperature: Temperature, *, top_k_fraction: float = 0.5) -> None:
         super().__init__()
+        require_number("top_k_fraction", top_k_fraction)
         if not 0 < top_k_fraction <= 1:
             raise ValueError(f"top_k_fraction must be in (0, 1], got {top_k_fraction}.")
+        others = (ExactTemperature, FixedTemperature, ObjectiveTemperatures)
+        require_part("temperature", temperature, (Temperature,), ("epsilon",), others)
         self.temperature = temperature
         self.top_k_fraction = top_k_fraction
 

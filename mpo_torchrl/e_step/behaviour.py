@@ -12,6 +12,7 @@ from torch import distributions as d
 from mpo_torchrl.distributions import GaussianBase, gaussian_base
 from mpo_torchrl.dual import ExactTemperature, FixedTemperature, Temperature
 from mpo_torchrl.e_step.sampled import SampledEStep, draw_actions, over_all
+from mpo_torchrl.errors import require_entry
 from mpo_torchrl.functional import (
     behaviour_weights,
     effective_sample_size,
@@ -134,6 +135,10 @@ class BehaviourEStep(SampledEStep):
         if improved.get("action", None) is None:
             taken = _require_taken(taken, base.loc.shape).to(base.loc.dtype)
             improved.set("action", taken.unsqueeze(-2))
+        batch, size = base.loc.shape[:-1], base.loc.shape[-1]
+        require_entry(improved, "action", "[*B, 1, A]", (*batch, 1, size))
+        require_entry(improved, "advantage", "[*B]", batch)
+        require_entry(improved, "weight", "[*B, 1]", (*batch, 1))
         if base.transforms and improved.get("base_action", None) is None:
             limit = self.max_base_action
             unsquashed = base.unsquash(improved.get("action").movedim(-2, 0)).movedim(0, -2)

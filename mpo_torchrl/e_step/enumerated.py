@@ -6,7 +6,15 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor, nn
 
-from mpo_torchrl.dual import CategoricalTemperature
+from mpo_torchrl.dual import (
+    CategoricalTemperature,
+    ExactTemperature,
+    FixedTemperature,
+    KLMultiplier,
+    ObjectiveTemperatures,
+    Temperature,
+)
+from mpo_torchrl.errors import require_entry, require_part
 from mpo_torchrl.functional import categorical_improvement
 
 
@@ -22,6 +30,9 @@ class EnumeratedEStep(nn.Module):
     Args:
         temperature (CategoricalTemperature): the dual that sets how greedy the weights are.
 
+    Raises:
+        TypeError: if ``temperature`` is a dual of sampled actions.
+
     Examples:
         >>> import torch
         >>> from mpo_torchrl.dual import CategoricalTemperature
@@ -33,6 +44,9 @@ class EnumeratedEStep(nn.Module):
 
     def __init__(self, temperature: CategoricalTemperature) -> None:
         super().__init__()
+        sampled = (Temperature, ExactTemperature, FixedTemperature, ObjectiveTemperatures)
+        others = (*sampled, KLMultiplier)
+        require_part("temperature", temperature, (CategoricalTemperature,), ("loss",), others)
         self.temperature = temperature
 
     @torch.no_grad()
@@ -52,6 +66,8 @@ class EnumeratedEStep(nn.Module):
             same in all states.
         """
         improved = given.copy() if given is not None else TensorDict()
+        for key in ("logits", "state_action_value", "weight"):
+            require_entry(improved, key, "[*B, A]", logits.shape)
         improved.setdefault("logits", logits)
         improved.setdefault("state_action_value", action_value)
         logits, action_value = improved.get("logits"), improved.get("state_action_value")

@@ -46,6 +46,11 @@ class MultiObjectiveEStep(SampledEStep):
 
     temperature: ObjectiveTemperatures
 
+    _value_letters = "[*B, N, K]"
+
+    def _value_dims(self) -> tuple[int, ...]:
+        return (len(self.temperature),)
+
     def _weigh_values(self, improved: TensorDictBase) -> Tensor:
         return self.weigh_each(improved).sum(-2)
 

@@ -7,11 +7,13 @@ from typing import Any, cast
 
 import torch
 from tensordict import TensorDict, TensorDictBase
+from tensordict.nn import CompositeDistribution
 from torch import Tensor, nn
 from torch import distributions as d
 
 from mpo_torchrl.distributions import (
     GaussianBase,
+    action_shape,
     composite_heads,
     gaussian_base,
     is_index,
@@ -24,7 +26,7 @@ from mpo_torchrl.dual import (
     ObjectiveTemperatures,
     Temperature,
 )
-from mpo_torchrl.errors import require_count
+from mpo_torchrl.errors import require_count, require_entry
 from mpo_torchrl.functional import effective_sample_size, nonparametric_kl, nonparametric_weights
 
 
@@ -118,6 +120,12 @@ class SampledEStep(nn.Module):
             improved.setdefault("scale", base.scale)
         if improved.get("action", None) is None:
             improved.update(draw_actions(policy, self.num_action_samples))
+        elif not isinstance(policy, CompositeDistribution):
+            _require_actions(improved, policy if base is None else base)
+        # One number an action, or several where there are several objectives.
+        shape = (*improved.get("action").shape[:-1], *self._value_dims())
+        require_entry(improved, "state_action_value", self._value_letters, shape)
+        require_entry(improved, "weight", "[*B, N]", improved.get("action").shape[:-1])
         for name, head in (composite_heads(policy) or {}).items():
             base = gaussian_base(head)
             if base is not None and improved.get(("head", name, "loc"), None) is None:
@@ -130,6 +138,12 @@ class SampledEStep(nn.Module):
         if improved.get("weight", None) is None:
             improved.set("weight", self.weigh(improved))
         return improved
+
+    _value_letters = "[*B, N]"
+
+    def _value_dims(self) -> tuple[int, ...]:
+        """The dimensions of a value."""
+        return ()
 
     @torch.no_grad()
     def weigh(self, improved: TensorDictBase) -> Tensor:
@@ -170,6 +184,21 @@ class SampledEStep(nn.Module):
     def _weigh_values(self, improved: TensorDictBase) -> Tensor:
         temperature = improved.get("temperature").unsqueeze(-1)
         return nonparametric_weights(improved.get("state_action_value"), temperature)
+
+
+def _require_actions(improved: TensorDictBase, policy: d.Distribution | GaussianBase) -> None:
+    """Raises ``ValueError`` unless given actions are ``N`` of the policy's in each state."""
+    shape = policy.loc.shape if isinstance(policy, GaussianBase) else action_shape(policy)
+    action = improved.get("action")
+    num_samples = action.shape[-2] if action.ndim == len(shape) + 1 else "N"
+    needed = (*shape[:-1], num_samples, shape[-1])
+    if action.shape != needed:
+        raise ValueError(
+            "the E-step's entry 'action' must be [*B, N, A] = "
+            f"[{', '.join(map(str, needed))}], got {list(action.shape)}."
+        )
+    if isinstance(policy, GaussianBase) and policy.transforms:
+        require_entry(improved, "base_action", "[*B, N, A]", action.shape)
 
 
 def over_all(mask: Tensor, shape: torch.Size) -> Tensor:

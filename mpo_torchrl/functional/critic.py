@@ -34,7 +34,7 @@ def retrace_return(
         Tensor: ``[*B, T]``, unit of return.
 
     Raises:
-        ValueError: if the shapes do not fit.
+        ValueError: if the shapes do not fit, or there is no step.
 
     Examples:
         >>> import torch
@@ -44,6 +44,8 @@ def retrace_return(
         tensor([[3.5000, 3.0000]])
     """
     require_same_shape(reward=reward, discount=discount, next_value=next_value)
+    if not reward.ndim or not reward.shape[-1]:
+        raise ValueError(f"reward must be [*B, T] with T at least 1, got {list(reward.shape)}.")
     require_same_shape(
         next_q_value=next_q_value, trace=trace, **{"reward without its last step": reward[..., 1:]}
     )

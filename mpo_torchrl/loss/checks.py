@@ -7,9 +7,24 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from tensordict import NestedKey, TensorDictBase
-from torch import Tensor, nn
+from torch import Tensor
 
-from mpo_torchrl.errors import MissingEntryError, listed
+from mpo_torchrl.dual import (
+    ExactTemperature,
+    FixedTemperature,
+    KLMultiplier,
+    ObjectiveTemperatures,
+    Temperature,
+)
+from mpo_torchrl.e_step import AdvantageEStep, EnumeratedEStep, SampledEStep
+from mpo_torchrl.errors import MissingEntryError, listed, require_part
+from mpo_torchrl.m_step import (
+    CategoricalMStep,
+    CompositeMStep,
+    DistributionMStep,
+    GaussianMStep,
+    LikelihoodMStep,
+)
 
 
 def require_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
@@ -40,27 +55,28 @@ BROUGHT_BY = {
 """Arguments of the losses that a part of one's own brings itself."""
 
 
-_NEEDED = {
-    "temperature": ("loss",),
-    "e_step": ("temperature", "dual_terms", "weighs_taken"),
-    "m_step": ("multipliers", "readings"),
-}
-_SUCH_AS = {
-    "temperature": "Temperature or ExactTemperature",
-    "e_step": "SampledEStep or BehaviourEStep",
-    "m_step": "GaussianMStep or DistributionMStep",
-}
+_E_STEPS = (SampledEStep, EnumeratedEStep, AdvantageEStep)
+_M_STEPS = (GaussianMStep, DistributionMStep, CompositeMStep, CategoricalMStep, LikelihoodMStep)
 
 
-def require_parts(given: Mapping[str, object]) -> None:
-    """Raises ``TypeError`` if a part of MPOLoss among its arguments cannot be one."""
-    for name, attributes in _NEEDED.items():
-        part = given[name]
-        fits = isinstance(part, nn.Module) and all(hasattr(part, a) for a in attributes)
-        if part is not None and not fits:
-            raise TypeError(
-                f"{name} must be a module such as {_SUCH_AS[name]}, got {type(part).__name__}."
-            )
+def require_e_step(e_step: object, fitting: tuple[type, ...], needed: tuple[str, ...]) -> None:
+    """Raises ``TypeError`` if an own part 2 is that of another loss, or none at all."""
+    if e_step is not None:
+        require_part("e_step", e_step, fitting, ("temperature", *needed), _E_STEPS)
+
+
+def require_m_step(m_step: object, fitting: tuple[type, ...]) -> None:
+    """Raises ``TypeError`` if an own part 4 is that of another loss, or none at all."""
+    if m_step is not None:
+        require_part("m_step", m_step, fitting, ("multipliers", "readings"), _M_STEPS)
+
+
+def require_temperature(temperature: object) -> None:
+    """Raises ``TypeError`` if an own dual of the E-step on sampled actions cannot be one."""
+    if temperature is not None:
+        fitting = (Temperature, ExactTemperature, FixedTemperature)
+        others = (ObjectiveTemperatures, KLMultiplier)
+        require_part("temperature", temperature, fitting, ("loss",), others)
 
 
 def require_left_out(loss_class: type, given: Mapping[str, object]) -> None:
@@ -158,6 +174,15 @@ def require_mask(mask: Tensor, key: NestedKey, entry: Tensor | None) -> None:
         raise ValueError(
             "the mask of a batch must be boolean, [*B] or [*B, 1], got "
             f"{list(mask.shape)} of {mask.dtype}; the entry {key!r} has the shape {list(shape)}."
+        )
+
+
+def require_given(key: NestedKey, given: object) -> None:
+    """Raises ``TypeError`` if what a batch holds of an E-step is no TensorDict."""
+    if given is not None and not isinstance(given, TensorDictBase):
+        raise TypeError(
+            f"the entry {key!r} must be a TensorDict with entries of an E-step, such as 'action', "
+            f"got {type(given).__name__}."
         )
 
 

@@ -79,7 +79,8 @@ class DiscreteMPOLoss(ImprovementLoss):
         m_step (CategoricalMStep, optional): an own part 4 with its multiplier.
 
     Raises:
-        TypeError: if the actor is deterministic or a network is no TensorDict module.
+        TypeError: if the actor is deterministic, a network is no TensorDict module, or a part is
+            that of another loss.
         ValueError: if an argument is out of its range, or set although a part brings its own, or
             the policy is not discrete.
 
@@ -141,6 +142,8 @@ class DiscreteMPOLoss(ImprovementLoss):
         super().__init__()
         self._set_output(reduction, scalar_output_mode, use_prioritized_weights)
         checks.require_choice("e_step_critic", e_step_critic, ("online", "target"))
+        checks.require_e_step(e_step, (EnumeratedEStep,), ())
+        checks.require_m_step(m_step, (CategoricalMStep,))
         critic = qvalue_network
         if isinstance(critic, EnumeratedCritic):
             checks.require_default(DiscreteMPOLoss, "critic", "loss_function", loss_function)
@@ -205,7 +208,7 @@ class DiscreteMPOLoss(ImprovementLoss):
         online = self.e_step_critic == "online"
         params = self._trained_critics if online else self._target_critics
         value = self._score_all(tensordict, params, logits)
-        return self._e_step(logits, value, tensordict.get(self.tensor_keys.e_step, None)), logits
+        return self._e_step(logits, value, self._given(tensordict)), logits
 
     def _temperature_terms(self, improved: TensorDictBase) -> tuple[Tensor, dict[str, Tensor]]:
         logits, weight = improved.get("logits"), improved.get("weight")

@@ -149,6 +149,12 @@ class ImprovementLoss(ActorCriticLoss):
 
     # -- what they share --------------------------------------------------------------------
 
+    def _given(self, tensordict: TensorDictBase) -> TensorDictBase | None:
+        """What the batch already holds of an E-step."""
+        given = tensordict.get(self.tensor_keys.e_step, None)
+        checks.require_given(self.tensor_keys.e_step, given)
+        return given
+
     def _fit_alone(self, tensordict: TensorDictBase) -> Fit:
         batch = self._checked_states(tensordict)
         return self._fit(batch, *self._improve(batch))

@@ -18,7 +18,7 @@ from mpo_torchrl.critic.scalar import LossFunction
 from mpo_torchrl.distributions import GaussianBase
 from mpo_torchrl.dual import ExactTemperature, FixedTemperature, Temperature
 from mpo_torchrl.dual.multiplier import Parametrization
-from mpo_torchrl.e_step import MultiObjectiveEStep, SampledEStep
+from mpo_torchrl.e_step import BehaviourEStep, MultiObjectiveEStep, SampledEStep
 from mpo_torchrl.e_step.sampled import draw_actions
 from mpo_torchrl.errors import require_count
 from mpo_torchrl.loss import checks
@@ -228,7 +228,11 @@ class MPOLoss(ImprovementLoss):
         checks.require_choice("e_step_critic", e_step_critic, ("online", "target", "next"))
         checks.require_scoring_dtype(scoring_dtype)
         require_count("num_bootstrap_samples", num_bootstrap_samples)
-        checks.require_parts(arguments)
+        checks.require_temperature(temperature)
+        checks.require_e_step(
+            e_step, (SampledEStep, BehaviourEStep), ("dual_terms", "weighs_taken")
+        )
+        checks.require_m_step(m_step, (GaussianMStep, DistributionMStep, CompositeMStep))
         if e_step is not None and temperature is not None:
             raise ValueError(
                 f"{type(e_step).__name__} has a temperature of its own; give it this one, "
@@ -391,7 +395,7 @@ class MPOLoss(ImprovementLoss):
         improved = self._e_step(
             reference,
             score,
-            tensordict.get(self.tensor_keys.e_step, None),
+            self._given(tensordict),
             **beside,
         )
         if self._improves_next and improved.get("prediction", None) is None:

@@ -98,7 +98,8 @@ class VMPOLoss(ActorValueLoss):
         m_step (LikelihoodMStep, optional): an own part 4 with its multipliers.
 
     Raises:
-        TypeError: if the actor is deterministic or the critic is no TensorDict module.
+        TypeError: if the actor is deterministic, the critic is no TensorDict module, or a part is
+            that of another loss.
         ValueError: if an argument is out of its range, or set although ``e_step`` or ``m_step``
             brings its own, or the policy is a composite one.
 
@@ -165,6 +166,8 @@ class VMPOLoss(ActorValueLoss):
         super().__init__()
         self._set_output(reduction, scalar_output_mode, use_prioritized_weights=False)
         checks.require_choice("loss_critic_type", loss_critic_type, ("l2", "l1", "smooth_l1"))
+        checks.require_e_step(e_step, (AdvantageEStep,), ("temperature_loss", "kl"))
+        checks.require_m_step(m_step, (LikelihoodMStep,))
         if max_importance_weight is not None and not max_importance_weight > 0:
             raise ValueError(
                 f"max_importance_weight must be positive or None, got {max_importance_weight}."

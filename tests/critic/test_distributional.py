@@ -38,6 +38,18 @@ def networks(outputs: int, count: int = 2) -> list[ValueOperator]:
     return [network(outputs) for _ in range(count)]
 
 
+@pytest.mark.parametrize("support", [None, "wide", [[1.0], [2.0, 3.0]]], ids=repr)
+def test_a_support_of_no_numbers_is_refused(support) -> None:
+    with pytest.raises(TypeError, match=r"support must be the atoms \[K\], such as"):
+        CategoricalCritic(network(9), support)
+
+
+@pytest.mark.parametrize("threshold", [None, "1"], ids=repr)
+def test_a_huber_threshold_that_is_no_number_is_refused(threshold) -> None:
+    with pytest.raises(TypeError, match="huber_threshold must be a number, got"):
+        QuantileCritic(network(7), num_quantiles=7, huber_threshold=threshold)
+
+
 MAKERS: dict[str, Callable[[int], Critic]] = {
     "c51": lambda count: CategoricalCritic(networks(9, count), SUPPORT),
     "two_hot": lambda count: TwoHotCritic(networks(9, count), SUPPORT),

@@ -11,6 +11,7 @@ from torchrl.objectives import ValueEstimators
 
 from mpo_torchrl import DiscreteMPOLoss, MPOLoss
 from mpo_torchrl.critic import CategoricalCritic, RetraceEstimator
+from mpo_torchrl.functional import retrace_return
 from mpo_torchrl.modules import make_critics, make_discrete_actor, make_discrete_critics
 from tests.loss.builders import SPEC, O, make_actor, make_batch, make_critic, move_policy, seeded
 
@@ -227,6 +228,12 @@ def test_the_discrete_loss_names_what_it_supports() -> None:
 def test_an_impossible_lambda_is_refused() -> None:
     with pytest.raises(ValueError, match=r"lmbda must be between 0 and 1, got 1\.5"):
         make_loss(lmbda=1.5)
+
+
+def test_returns_of_no_step_are_refused() -> None:
+    none = torch.zeros(3, 0)
+    with pytest.raises(ValueError, match=r"reward must be .* T at least 1, got \[3, 0\]"):
+        retrace_return(none, none, none, none, none)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,12 @@ def test_a_temperature_that_is_none_is_refused(value: float) -> None:
         FixedTemperature(value)
 
 
+@pytest.mark.parametrize("value", ["1", None, [1.0, 2.0]], ids=repr)
+def test_a_temperature_that_is_no_number_is_refused(value) -> None:
+    with pytest.raises(TypeError, match="a temperature must be a number, got"):
+        FixedTemperature(value)
+
+
 def test_there_is_no_bound_to_set() -> None:
     loss = make_loss("gaussian", temperature=FixedTemperature(2.0))
     with pytest.raises(AttributeError, match="is a FixedTemperature, which has no bound"):

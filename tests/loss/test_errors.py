@@ -27,11 +27,11 @@ from torchrl.modules import (
     ValueOperator,
 )
 
-from mpo_torchrl import MPOLoss, VMPOLoss
+from mpo_torchrl import DiscreteMPOLoss, MPOLoss, VMPOLoss
 from mpo_torchrl.critic import EnumeratedCritic, MultiObjectiveCritic, ScalarCritic
-from mpo_torchrl.dual import ExactTemperature, KLMultiplier, Temperature
-from mpo_torchrl.e_step import SampledEStep
-from mpo_torchrl.m_step import DistributionMStep
+from mpo_torchrl.dual import CategoricalTemperature, ExactTemperature, KLMultiplier, Temperature
+from mpo_torchrl.e_step import AdvantageEStep, EnumeratedEStep, SampledEStep
+from mpo_torchrl.m_step import CategoricalMStep, DistributionMStep
 from mpo_torchrl.modules import make_value_network
 from tests.loss.builders import (
     SPEC,
@@ -327,6 +327,34 @@ def test_what_cannot_be_a_part_is_refused(part: str) -> None:
     kind = type(PART_KINDS[part]).__name__
     with pytest.raises(TypeError, match=f"^{part} must be a module such as .* got {kind}"):
         make_loss(**{part: PART_KINDS[part]})
+
+
+@pytest.mark.parametrize(
+    ("loss_class", "argument"),
+    [
+        (MPOLoss, {"temperature": KLMultiplier(0.1, 1.0)}),
+        (MPOLoss, {"e_step": EnumeratedEStep(CategoricalTemperature(0.1, 1.0))}),
+        (MPOLoss, {"m_step": CategoricalMStep(KLMultiplier(0.1, 1.0))}),
+        (DiscreteMPOLoss, {"e_step": SampledEStep(Temperature(0.1, 1.0))}),
+        (DiscreteMPOLoss, {"m_step": DistributionMStep(KLMultiplier(0.1, 1.0))}),
+        (DiscreteMPOLoss, {"m_step": KLMultiplier(0.1, 1.0)}),
+        (VMPOLoss, {"e_step": SampledEStep(Temperature(0.1, 1.0))}),
+        (VMPOLoss, {"m_step": DistributionMStep(KLMultiplier(0.1, 1.0))}),
+        (VMPOLoss, {"m_step": KLMultiplier(0.1, 1.0)}),
+    ],
+    ids=str,
+)
+def test_a_part_of_another_loss_is_refused(loss_class: Any, argument: dict[str, Any]) -> None:
+    ((name, part),) = argument.items()
+    with pytest.raises(TypeError, match=f"^{name} must be .* such as .* got {type(part).__name__}"):
+        loss_class(make_actor(), make_critic(), **argument)
+
+
+def test_a_temperature_of_another_e_step_is_refused() -> None:
+    with pytest.raises(TypeError, match="such as CategoricalTemperature, got Temperature"):
+        EnumeratedEStep(Temperature(0.1, 1.0))
+    with pytest.raises(TypeError, match="such as Temperature, got ExactTemperature"):
+        AdvantageEStep(ExactTemperature(0.1))
 
 
 @pytest.mark.parametrize("number", [0, -3])

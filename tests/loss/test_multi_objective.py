@@ -12,7 +12,7 @@ from tensordict import TensorDict
 import mpo_torchrl.functional as F
 from mpo_torchrl import MPOLoss, MultiObjectiveMPOLoss
 from mpo_torchrl.critic import MultiObjectiveCritic
-from mpo_torchrl.dual import ExactTemperature
+from mpo_torchrl.dual import ExactTemperature, ObjectiveTemperatures
 from mpo_torchrl.modules import make_critics
 from tests.loss.builders import SPEC, O, make_actor, make_batch, move_policy, seeded, total
 
@@ -258,6 +258,11 @@ def test_retrace_is_refused() -> None:
 def test_a_bound_without_a_name_is_refused_later_too() -> None:
     with pytest.raises(TypeError, match="epsilon must be a mapping of each objective's name"):
         make_loss().epsilon = 0.1
+
+
+def test_an_objective_whose_name_is_no_text_is_refused() -> None:
+    with pytest.raises(TypeError, match="called by a text such as 'speed', got 0"):
+        ObjectiveTemperatures({0: 0.1})
 
 
 if __name__ == "__main__":

@@ -122,6 +122,31 @@ def test_given_weights_are_what_the_policy_is_fitted_to() -> None:
     torch.testing.assert_close(loss.actor_loss(batch)[0], 2 * uniform)
 
 
+GIVEN_SHAPES = {
+    "action": [(4, A), (4, 3, A + 1)],
+    "state_action_value": [(4, 5), (4, 3, 1)],
+    "weight": [(4, 5), (4,)],
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("key", GIVEN_SHAPES)
+def test_a_given_entry_of_another_shape_is_named(key: str, policy: str) -> None:
+    loss = make_loss(policy)
+    for shape in GIVEN_SHAPES[key]:
+        entries = {"action": torch.rand(4, 3, A), key: torch.rand(shape)}
+        batch = make_batch(4).set("e_step", TensorDict(entries, batch_size=4))
+        for call in (loss, loss.e_step, loss.actor_loss):
+            with pytest.raises(ValueError, match=f"entry '{key}' must be .*, got .*{shape[-1]}]"):
+                call(batch)
+
+
+def test_a_given_e_step_that_is_no_tensordict_is_named() -> None:
+    batch = make_batch(4).set("e_step", torch.zeros(4, 3))
+    with pytest.raises(TypeError, match="entry 'e_step' must be a TensorDict .*, got Tensor"):
+        make_loss()(batch)
+
+
 # -- put in -------------------------------------------------------------------------------
 
 

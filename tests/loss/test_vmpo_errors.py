@@ -81,6 +81,12 @@ def test_an_impossible_setting_is_named(settings: dict, sentence: str) -> None:
         make_loss("index", **settings)
 
 
+@pytest.mark.parametrize("value", ["0.5", None], ids=repr)
+def test_a_fraction_that_is_no_number_is_named(value) -> None:
+    with pytest.raises(TypeError, match="top_k_fraction must be a number, got"):
+        make_loss("index", top_k_fraction=value)
+
+
 def test_a_missing_done_flag_is_named_if_restarts_are_ignored() -> None:
     with pytest.raises(KeyError, match="no entry 'done'"):
         make_loss("index", ignore_restarts=True)(make_batch("index", 6))
