@@ -156,6 +156,18 @@ def require_reward_shape(
         )
 
 
+def require_flag_shapes(
+    tensordict: TensorDictBase, keys: Iterable[NestedKey], batch: torch.Size, size: int = 1
+) -> None:
+    """Raises ``ValueError`` if flags are not ``[*B, 1]``, or one for each of ``K`` objectives."""
+    for key in keys:
+        flag = tensordict.get(key, None)
+        if flag is not None and flag.shape not in ((*batch, 1), (*batch, size)):
+            raise ValueError(
+                f"the flags under {key!r} must be [*B, 1] = {[*batch, 1]}, got {list(flag.shape)}."
+            )
+
+
 def require_flags(tensordict: TensorDictBase, keys: Iterable[NestedKey]) -> None:
     """Raises ``ValueError`` if a flag is no boolean: estimators negate it, and ``~0`` is -1."""
     for key in keys:

@@ -19,7 +19,6 @@ from mpo_torchrl.functional import categorical_kl, effective_sample_size
 from mpo_torchrl.loss import checks
 from mpo_torchrl.loss.categorical_policy import CategoricalPolicy, index_of
 from mpo_torchrl.loss.improvement import ImprovementLoss
-from mpo_torchrl.loss.networks import next_key
 from mpo_torchrl.loss.schedule import bound
 from mpo_torchrl.m_step import CategoricalMStep, Fit
 from mpo_torchrl.memory import split
@@ -196,8 +195,7 @@ class DiscreteMPOLoss(ImprovementLoss):
         states = tensordict.get("next")
         logits = self._policy(states, self._reference_actor)
         value = self._score_all(states, self._target_critics, logits)
-        reward = tensordict.get(next_key(self.tensor_keys.reward))
-        checks.require_reward_shape(self.tensor_keys.reward, reward.shape, logits.shape[:-1])
+        self._require_outcome(tensordict, logits.shape[:-1])
         next_value = (logits.exp() * value).sum(-1, keepdim=True)  # [*B, 1]
         target = self.value_estimator.value_estimate(tensordict, next_value=next_value)
         return target.squeeze(-1)

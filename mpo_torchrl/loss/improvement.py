@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from tensordict import NestedKey, TensorDictBase
 from tensordict.nn import dispatch
 from torch import Tensor
@@ -154,6 +155,14 @@ class ImprovementLoss(ActorCriticLoss):
         given = tensordict.get(self.tensor_keys.e_step, None)
         checks.require_given(self.tensor_keys.e_step, given)
         return given
+
+    def _require_outcome(self, tensordict: TensorDictBase, batch: torch.Size) -> None:
+        """Checks that reward and flags are those of the states ``[*B]``."""
+        keys, size = self.tensor_keys, self.critic.num_objectives
+        reward = tensordict.get(next_key(keys.reward))
+        checks.require_reward_shape(keys.reward, reward.shape, batch, size)
+        flags = [next_key(keys.done), next_key(keys.terminated)]
+        checks.require_flag_shapes(tensordict, flags, batch, size)
 
     def _fit_alone(self, tensordict: TensorDictBase) -> Fit:
         batch = self._checked_states(tensordict)

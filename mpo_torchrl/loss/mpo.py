@@ -26,7 +26,7 @@ from mpo_torchrl.loss.action_space import ActionSpace
 from mpo_torchrl.loss.heads import Heads, find_action_space
 from mpo_torchrl.loss.improvement import ImprovementLoss
 from mpo_torchrl.loss.memories import Memories
-from mpo_torchrl.loss.networks import next_key, sampling_module
+from mpo_torchrl.loss.networks import sampling_module
 from mpo_torchrl.loss.parts import make_e_step, make_m_step
 from mpo_torchrl.loss.policy import Policy
 from mpo_torchrl.loss.schedule import bound
@@ -349,9 +349,7 @@ class MPOLoss(ImprovementLoss):
         batch = action.shape[:-2]
         taken = self._taken(tensordict)
         checks.require_action_shape(keys.action, taken.shape, (*batch, action.shape[-1]))
-        reward = tensordict.get(next_key(keys.reward))
-        size = self.critic.num_objectives
-        checks.require_reward_shape(keys.reward, reward.shape, batch, size)
+        self._require_outcome(tensordict, batch)
         if self._needs_traces:
             tensordict = self._with_traces(tensordict)
         return self.critic.target(tensordict, prediction, self.value_estimator)

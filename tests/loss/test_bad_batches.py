@@ -67,6 +67,15 @@ def test_rewards_of_another_shape_are_refused(shape: tuple) -> None:
         make_loss()(batch)
 
 
+@pytest.mark.parametrize("shape", [(4,), (4, 2)], ids=str)
+@pytest.mark.parametrize("flag", ["done", "terminated"])
+def test_flags_of_another_shape_are_refused(flag: str, shape: tuple) -> None:
+    batch = make_batch(4)
+    batch["next", flag] = torch.zeros(shape, dtype=torch.bool)
+    with pytest.raises(ValueError, match=rf"flags under \('next', '{flag}'\) must be .* \[4, 1\]"):
+        make_loss()(batch)
+
+
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize(
     "key", ["observation", "action", ("next", "observation"), ("next", "reward")], ids=str
