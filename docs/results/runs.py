@@ -79,6 +79,7 @@ ABLATIONS = {
     "dm_control/walker-walk": {
         "tuned": "benchmark/dm_control/walker-walk/tuned",
         _NO_CEILING: "benchmark/dm_control/walker-walk/no_ceiling",
+        _ONE_UPDATE: "ablations/dm_control/walker-walk/one_update",
     },
 }
 """The folders of runs with the preset ``tuned`` and other settings, by these settings."""
