@@ -28,6 +28,7 @@ from mpo_torchrl.loss.networks import (
     inputs_of,
     keep_inner_batches,
     next_key,
+    require_shapes,
     shared_parameters,
 )
 from mpo_torchrl.memory import IS_INIT
@@ -103,6 +104,8 @@ class ActorCriticLoss(ActorLoss):
         separate_losses: bool,
         deactivate_vmap: bool,
     ) -> None:
+        require_shapes("actor_network", [actor_network])
+        require_shapes("qvalue_network", critic.networks)
         # In __dict__, as LossModule keeps networks: a part is no second owner of parameters.
         self.__dict__["critic"] = critic
         action, *further = actor_network.dist_sample_keys

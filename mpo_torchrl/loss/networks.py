@@ -40,6 +40,17 @@ def sampling_module(actor_network: nn.Module) -> ProbabilisticTensorDictModule:
     return found[-1]
 
 
+def require_shapes(name: str, networks: Iterable[nn.Module]) -> None:
+    """Raises ``ValueError`` if layers of a network size themselves and have not done so yet."""
+    for network in networks:
+        if any(nn.parameter.is_lazy(parameter) for parameter in network.parameters()):
+            raise ValueError(
+                f"{name} has layers without a shape yet (lazy ones, of an MLP without "
+                "in_features); call it once on a TensorDict such as env.fake_tensordict(), or "
+                "give in_features, before the loss is made."
+            )
+
+
 def inputs_of(actor_network: Any) -> list[NestedKey]:
     """What an actor reads of a state.
 

@@ -12,7 +12,7 @@ from tensordict.nn import NormalParamExtractor, TensorDictModule
 from torch import Tensor, nn
 from torchrl.modules import MLP, ProbabilisticActor, TanhNormal, ValueOperator
 
-from mpo_torchrl import MPOLoss
+from mpo_torchrl import MPOLoss, VMPOLoss
 from mpo_torchrl.modules import ActionValueMLP
 from tests.loss.builders import SPEC, A, O, make_actor, make_batch, make_critic, seeded, total
 
@@ -287,15 +287,43 @@ def test_a_critic_may_take_its_inputs_by_name() -> None:
     torch.testing.assert_close(readings["q_value"], expected.detach())
 
 
-def test_layers_that_size_themselves_work_once_they_have() -> None:
-    critic = ValueOperator(MLP(out_features=1, num_cells=[8]), in_keys=["observation", "action"])
+def lazy_critic() -> ValueOperator:
+    return ValueOperator(MLP(out_features=1, num_cells=[8]), in_keys=["observation", "action"])
+
+
+def lazy_actor() -> ProbabilisticActor:
     body = nn.Sequential(MLP(out_features=2 * A, num_cells=[8]), NormalParamExtractor())
     network = TensorDictModule(body, ["observation"], ["loc", "scale"])
-    actor = ProbabilisticActor(
+    return ProbabilisticActor(
         network, in_keys=["loc", "scale"], distribution_class=TanhNormal, spec=SPEC
     )
+
+
+def make_value(in_features: int | None = O) -> ValueOperator:
+    return ValueOperator(MLP(in_features, 1, num_cells=[8]), in_keys=["observation"])
+
+
+def test_layers_that_size_themselves_work_once_they_have() -> None:
+    actor, critic = lazy_actor(), lazy_critic()
     critic(actor(make_batch(2)))
     assert total(MPOLoss(actor, critic)(make_batch(4))).isfinite()
+
+
+@pytest.mark.parametrize(
+    ("name", "make_loss"),
+    [
+        ("actor_network", lambda: MPOLoss(lazy_actor(), make_critic())),
+        ("qvalue_network", lambda: MPOLoss(make_actor(), lazy_critic())),
+        ("qvalue_network", lambda: MPOLoss(make_actor(), [lazy_critic(), lazy_critic()])),
+        ("actor_network", lambda: VMPOLoss(lazy_actor(), make_value())),
+        ("critic_network", lambda: VMPOLoss(make_actor(), make_value(in_features=None))),
+    ],
+)
+def test_layers_that_have_not_sized_themselves_are_refused(
+    name: str, make_loss: Callable[[], nn.Module]
+) -> None:
+    with pytest.raises(ValueError, match=f"{name} has layers without a shape yet"):
+        make_loss()
 
 
 @pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
