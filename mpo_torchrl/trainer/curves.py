@@ -18,6 +18,7 @@ Numbers = NDArray[np.float64]
 IRRELEVANT = {
     *("seed", "run_dir", "device", "num_threads", "compile", "progress_bar", "logger"),
     *("total_timesteps", "eval_every", "checkpoint_every", "keep_checkpoints", "resume"),
+    *("ray_address", "collector_cpus"),
 }
 """Settings in which runs of one group may differ: they do not change what is learned by a step."""
 

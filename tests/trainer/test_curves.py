@@ -7,7 +7,6 @@ import math
 import numpy as np
 import pytest
 
-from mpo_torchrl.trainer import MPOConfig
 from mpo_torchrl.trainer.curves import (
     IRRELEVANT,
     CurveError,
@@ -17,6 +16,7 @@ from mpo_torchrl.trainer.curves import (
     range_band,
     read_run,
 )
+from mpo_torchrl.trainer.ray_collection import RayConfig
 
 
 def write_run(folder, returns, steps=None, **settings):
@@ -98,7 +98,12 @@ def test_runs_that_differ_by_seed_and_folder_are_one_group(make_run):
 
 
 def test_settings_that_are_no_difference_exist():
-    assert {field.name for field in dataclasses.fields(MPOConfig)} >= IRRELEVANT
+    assert {field.name for field in dataclasses.fields(RayConfig)} >= IRRELEVANT
+
+
+def test_the_cluster_is_no_difference(make_run):
+    runs = [make_run(1, env="A", seed=n, ray_address=f"host{n}:6379") for n in range(2)]
+    assert group_runs(runs) == {"A": {"all runs": runs}}
 
 
 def test_groups_are_named_by_what_sets_them_apart(make_run):
