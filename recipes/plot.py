@@ -5,7 +5,8 @@ Of runs with several rewards also what each preference reached: pareto_front.png
     python recipes/plot.py runs/*
     python recipes/plot.py runs/* --output figures
 
-Runs of equal settings are one curve; settings that differ between curves name them.
+Runs of equal settings are one curve; settings that set curves apart name them, or the folder of a
+run where these are many.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -100,7 +101,7 @@ def group_runs(runs: Iterable[Run]) -> dict[str, dict[str, list[Run]]]:
         members = list(seeds.values())
         by_env.setdefault(members[0].settings.get("env", "environment unknown"), []).append(members)
     return {
-        env: dict(zip(_labels([members[0].settings for members in groups]), groups, strict=True))
+        env: dict(zip(_labels([members[0] for members in groups]), groups, strict=True))
         for env, groups in by_env.items()
     }
 
@@ -158,17 +159,32 @@ def _aligned(runs: Sequence[Run], metric: str) -> tuple[Numbers, Numbers]:
     return steps, np.stack([np.interp(steps, *curve) for curve in curves])
 
 
-def _labels(groups: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What sets each group apart from the others of its environment."""
-    names = [
-        name
-        for name in dict.fromkeys(name for group in groups for name in group)
-        if name not in IRRELEVANT and len({json.dumps(group.get(name)) for group in groups}) > 1
-    ]
-    return [
-        ", ".join(f"{name}={group[name]}" for name in names if name in group) or "all runs"
-        for group in groups
-    ]
+def _labels(runs: Sequence[Run]) -> list[str]:
+    """What sets groups of one environment apart, each given by one of its runs.
+
+    What more than half of them have in common is not repeated; a group with more settings of its
+    own than a legend holds goes by the folder of the run.
+    """
+    names = dict.fromkeys(name for run in runs for name in run.settings if name not in IRRELEVANT)
+    apart: list[list[str]] = [[] for _ in runs]
+    for name in names:
+        values = [json.dumps(run.settings.get(name)) for run in runs]
+        usual, count = Counter(values).most_common(1)[0]
+        for run, value, label in zip(runs, values, apart, strict=True):
+            if value != usual or 2 * count <= len(runs):
+                known = name in run.settings
+                label.append(f"{name}={run.settings[name]}" if known else f"no {name}")
+    return [_label(run, label, len(runs)) for run, label in zip(runs, apart, strict=True)]
+
+
+def _label(run: Run, apart: Sequence[str], num_groups: int) -> str:
+    if not apart:
+        return "all runs" if num_groups == 1 else "common settings"
+    label = ", ".join(apart)
+    return label if len(label) <= _LONGEST_LABEL else f"{run.path}, {len(apart)} other settings"
+
+
+_LONGEST_LABEL = 120  # two lines of a legend
 
 
 def _read_table(path: Path) -> dict[str, Numbers]:

@@ -116,6 +116,33 @@ def test_groups_are_named_by_what_sets_them_apart(make_run):
     }
 
 
+def test_what_most_groups_have_in_common_is_not_repeated(make_run):
+    usual = [make_run(1, env="A", epsilon=0.1, n_step=1)]
+    greedy = [make_run(1, env="A", epsilon=0.5, n_step=1)]
+    far = [make_run(1, env="A", epsilon=0.1, n_step=3)]
+    assert group_runs([*usual, *greedy, *far]) == {
+        "A": {"common settings": usual, "epsilon=0.5": greedy, "n_step=3": far}
+    }
+
+
+def test_a_group_that_lacks_a_setting_is_named_by_it(make_run):
+    old = [make_run(1, env="A", epsilon=0.1)]
+    new = [make_run(1, env="A", epsilon=0.1, n_step=n) for n in (1, 3)]
+    assert group_runs([*old, *new]) == {
+        "A": {"no n_step": old, "n_step=1": new[:1], "n_step=3": new[1:]}
+    }
+
+
+def test_a_group_with_many_settings_of_its_own_goes_by_its_folder(make_run):
+    many = {f"setting_{number}": number for number in range(20)}
+    other, usual = make_run(1, env="A", **many), make_run(1, env="A", **dict.fromkeys(many, 0))
+    labels = group_runs([other, usual])["A"]
+    assert labels == {
+        f"{other.path}, 19 other settings": [other],
+        f"{usual.path}, 19 other settings": [usual],
+    }
+
+
 def test_of_two_runs_with_one_seed_the_longer_one_counts(make_run):
     short, long = make_run(1, env="A", seed=0), make_run(1, 2, env="A", seed=0)
     assert group_runs([long, short]) == {"A": {"all runs": [long]}}
