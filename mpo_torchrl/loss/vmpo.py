@@ -266,20 +266,28 @@ class VMPOLoss(ActorValueLoss):
         keys = self.tensor_keys
         advantage = batch.get(keys.advantage).squeeze(-1)
         shape = advantage.shape
-        restarting = batch.get(keys.restarting_weight, None)
+
+        def per_step(key: NestedKey, weight: Tensor) -> Tensor:
+            return checks.one_per_state(key, weight, shape).to(advantage.dtype)
+
+        restarting = importance = None
         if self._reads_done(batch):
-            restarting = ~batch.get(keys.done)
-        importance = batch.get(keys.importance_weight, None)
-        if importance is None and self.max_importance_weight is not None:
-            importance = self._importance_weight(batch, reference)
-        given = {"restarting_weight": restarting, "importance_weight": importance}
-        found = {
-            key: None if weight is None else weight.reshape(shape).to(advantage.dtype)
-            for key, weight in given.items()
-        }
+            restarting = per_step(keys.done, ~batch.get(keys.done))
+        elif (weight := batch.get(keys.restarting_weight, None)) is not None:
+            restarting = per_step(keys.restarting_weight, weight)
+        if (weight := batch.get(keys.importance_weight, None)) is not None:
+            importance = per_step(keys.importance_weight, weight)
+        elif self.max_importance_weight is not None:
+            weight = self._importance_weight(batch, reference)
+            importance = weight.reshape(shape).to(advantage.dtype)
         if (mask := self._mask(batch)) is not None:
             mask = over_all(mask, shape)
-        return {"advantage": advantage, **found, "mask": mask}
+        return {
+            "advantage": advantage,
+            "restarting_weight": restarting,
+            "importance_weight": importance,
+            "mask": mask,
+        }
 
     def _importance_weight(self, batch: TensorDictBase, reference: d.Distribution) -> Tensor:
         keys = self.tensor_keys

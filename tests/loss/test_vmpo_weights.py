@@ -89,6 +89,14 @@ def test_weights_that_are_not_finite_are_refused() -> None:
             make_loss("index", max_importance_weight=1.0)(td)
 
 
+@pytest.mark.parametrize("key", ["importance_weight", "restarting_weight", "done"])
+def test_weights_of_another_shape_are_named(key: str) -> None:
+    td = make_batch("index", 8)
+    td[key] = torch.ones(8, 3, dtype=torch.bool if key == "done" else None)
+    with pytest.raises(ValueError, match=rf"entry '{key}' must be \[\*B\] = \[8\].*got \[8, 3\]"):
+        make_loss("index", ignore_restarts=key == "done")(td)
+
+
 def test_a_step_that_begins_done_teaches_the_policy_nothing_if_restarts_are_ignored() -> None:
     loss, td = make_loss("index", ignore_restarts=True), make_batch("index", 8)
     td["done"] = torch.zeros(8, 1, dtype=torch.bool)
