@@ -104,8 +104,6 @@ class ActorCriticLoss(ActorLoss):
         separate_losses: bool,
         deactivate_vmap: bool,
     ) -> None:
-        require_shapes("actor_network", [actor_network])
-        require_shapes("qvalue_network", critic.networks)
         # In __dict__, as LossModule keeps networks: a part is no second owner of parameters.
         self.__dict__["critic"] = critic
         action, *further = actor_network.dist_sample_keys
@@ -119,6 +117,8 @@ class ActorCriticLoss(ActorLoss):
         checks.require_own_features(critic.in_keys, actor_network.out_keys, self._action_keys)
         networks = list(critic.networks)
         self.num_qvalue_nets = count_critics(len(networks), num_qvalue_nets, is_list=critic.is_list)
+        if self.num_qvalue_nets > 1:  # to be stacked here and now
+            require_shapes("qvalue_network", [p for net in networks for p in net.parameters()])
         self.convert_to_functional(
             networks if len(networks) > 1 else networks[0],
             "qvalue_network",
@@ -234,6 +234,7 @@ class ActorCriticLoss(ActorLoss):
 
     def _prepared(self, tensordict: TensorDictBase) -> TensorDictBase:
         """The batch to compute with: nothing masked does harm, recurrent networks remember."""
+        self._require_sized_layers()
         self._follow_new_data()
         batch = self._without_masked(tensordict)
         if self._memories is None:

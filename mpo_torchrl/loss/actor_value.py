@@ -24,12 +24,7 @@ from mpo_torchrl.critic.scalar import LossFunction
 from mpo_torchrl.distributions import action_shape
 from mpo_torchrl.loss import checks
 from mpo_torchrl.loss.actor import ActorLoss
-from mpo_torchrl.loss.networks import (
-    next_key,
-    require_shapes,
-    sampling_module,
-    shared_parameters,
-)
+from mpo_torchrl.loss.networks import next_key, sampling_module, shared_parameters
 from mpo_torchrl.stateless import ParameterSets
 
 
@@ -112,8 +107,6 @@ class ActorValueLoss(ActorLoss):
                 "critic_network must be a TensorDict module such as torchrl's ValueOperator, got "
                 f"{type(critic_network).__name__}."
             )
-        require_shapes("actor_network", [actor_network])
-        require_shapes("critic_network", [critic_network])
         action_key = actor_network.dist_sample_keys[0]
         if action_key in critic_network.in_keys:
             raise ValueError(
@@ -198,6 +191,7 @@ class ActorValueLoss(ActorLoss):
         checks.require_keys(tensordict, [*needed, *further])
         flags = [] if has_advantage else [next_key(keys.done), next_key(keys.terminated)]
         checks.require_flags(tensordict, [*flags, *further])
+        self._require_sized_layers()
         self._follow_new_data()
         batch = self._without_masked(tensordict)
         self.require_first_finite(batch)

@@ -14,7 +14,7 @@ from torchrl.objectives.common import LossModule
 
 from mpo_torchrl.dual.multiplier import LagrangeMultiplier
 from mpo_torchrl.loss import checks
-from mpo_torchrl.loss.networks import reset_network
+from mpo_torchrl.loss.networks import require_shapes, reset_network
 
 Reduce = Callable[..., Tensor]
 
@@ -250,6 +250,12 @@ class LagrangianLoss(LossModule):
         if not self._seen_finite_batch and not torch.compiler.is_compiling():
             checks.require_finite(tensordict, [*self.in_keys, *self._optional_keys()])
             self._seen_finite_batch = True
+
+    def _require_sized_layers(self) -> None:
+        """Raises ``ValueError`` if at the first batch a network's layers have no shape yet."""
+        if not self._seen_finite_batch and not torch.compiler.is_compiling():
+            for name in self.network_names:
+                require_shapes(name, getattr(self, f"{name}_params").values(True, True))
 
     def _optional_keys(self) -> list[NestedKey]:
         """What is read of a batch, beside :attr:`in_keys`, if it is there."""

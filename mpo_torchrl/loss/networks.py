@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from tensordict import NestedKey, TensorDict, TensorDictBase, unravel_key
 from tensordict.nn import ProbabilisticTensorDictModule, TensorDictParams
-from torch import nn
+from torch import Tensor, nn
 from torchrl.modules import Delta, TanhDelta
 
 
@@ -40,15 +40,13 @@ def sampling_module(actor_network: nn.Module) -> ProbabilisticTensorDictModule:
     return found[-1]
 
 
-def require_shapes(name: str, networks: Iterable[nn.Module]) -> None:
+def require_shapes(name: str, parameters: Iterable[Tensor]) -> None:
     """Raises ``ValueError`` if layers of a network size themselves and have not done so yet."""
-    for network in networks:
-        if any(nn.parameter.is_lazy(parameter) for parameter in network.parameters()):
-            raise ValueError(
-                f"{name} has layers without a shape yet (lazy ones, of an MLP without "
-                "in_features); call it once on a TensorDict such as env.fake_tensordict(), or "
-                "give in_features, before the loss is made."
-            )
+    if any(nn.parameter.is_lazy(parameter) for parameter in parameters):
+        raise ValueError(
+            f"{name} has layers without a shape yet (lazy ones, of an MLP without in_features); "
+            "call it once on a TensorDict such as env.fake_tensordict(), or give in_features."
+        )
 
 
 def inputs_of(actor_network: Any) -> list[NestedKey]:

@@ -309,21 +309,35 @@ def test_layers_that_size_themselves_work_once_they_have() -> None:
     assert total(MPOLoss(actor, critic)(make_batch(4))).isfinite()
 
 
+def test_a_policy_may_size_itself_after_the_loss_is_made() -> None:
+    actor = lazy_actor()
+    loss = MPOLoss(actor, make_critic())
+    actor(make_batch(2))
+    total(loss(make_batch(4))).backward()
+    assert all(parameter.grad is not None for parameter in loss.network_parameters())
+
+
+@pytest.mark.parametrize("critics", [lazy_critic, lambda: [lazy_critic(), lazy_critic()]])
+def test_critics_to_be_stacked_must_have_sized_themselves(critics: Callable[[], object]) -> None:
+    with pytest.raises(ValueError, match="qvalue_network has layers without a shape yet"):
+        MPOLoss(make_actor(), critics())
+
+
 @pytest.mark.parametrize(
     ("name", "make_loss"),
     [
         ("actor_network", lambda: MPOLoss(lazy_actor(), make_critic())),
-        ("qvalue_network", lambda: MPOLoss(make_actor(), lazy_critic())),
-        ("qvalue_network", lambda: MPOLoss(make_actor(), [lazy_critic(), lazy_critic()])),
+        ("qvalue_network", lambda: MPOLoss(make_actor(), lazy_critic(), num_qvalue_nets=1)),
         ("actor_network", lambda: VMPOLoss(lazy_actor(), make_value())),
         ("critic_network", lambda: VMPOLoss(make_actor(), make_value(in_features=None))),
     ],
 )
-def test_layers_that_have_not_sized_themselves_are_refused(
+def test_layers_that_have_not_sized_themselves_by_the_first_batch_are_named(
     name: str, make_loss: Callable[[], nn.Module]
 ) -> None:
+    loss = make_loss()
     with pytest.raises(ValueError, match=f"{name} has layers without a shape yet"):
-        make_loss()
+        loss(make_batch(4))
 
 
 @pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
