@@ -48,6 +48,10 @@ _FAST = f"{_ONE_UPDATE} epsilon_stddev=1e-3"
 ABLATIONS = {
     "HalfCheetah-v5": {
         "tuned": "benchmark/HalfCheetah-v5/tuned",
+        "epsilon=0.1": "ablations/HalfCheetah-v5/epsilon_0.1",
+        "n_step=3": "ablations/HalfCheetah-v5/n_step_3",
+        "n_action_samples=5": "ablations/HalfCheetah-v5/n_action_samples_5",
+        "layer_norm=false": "ablations/HalfCheetah-v5/no_layer_norm",
         _NO_CEILING: "benchmark/HalfCheetah-v5/no_ceiling",
         _FLOOR: "ablations/HalfCheetah-v5/floor_0.01",
         f"{_FLOOR} epsilon_stddev=1e-3": "ablations/HalfCheetah-v5/stddev_1e-3_floor_0.01",
