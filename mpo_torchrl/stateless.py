@@ -74,7 +74,7 @@ class StatelessNetwork:
         linear = [i for i, layer in enumerate(self._layers) if layer.kind is nn.Linear]
         # What runs in low precision: layers before the last linear one, if all can.
         hidden = self._layers[linear[0] : linear[-1]] if linear else []
-        self._castable = [layer for layer in hidden if layer.kind in (nn.Linear, nn.LayerNorm)]
+        self._castable = [layer for layer in hidden if _is_castable(layer.module)]
         if any(layer.names for layer in hidden if layer not in self._castable):
             self._castable = []
 
@@ -176,6 +176,11 @@ def _is_row_by_row(layer: nn.Module) -> bool:
     known = (nn.Linear, nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.Dropout)
     activation = type(layer).__module__ == nn.ReLU.__module__
     return type(layer) in known or activation or getattr(layer, "is_row_by_row", False)
+
+
+def _is_castable(layer: nn.Module) -> bool:
+    """Whether the layer's class says that it computes in the precision of its parameters."""
+    return type(layer) in (nn.Linear, nn.LayerNorm) or "is_castable" in vars(type(layer))
 
 
 def _has_hooks(module: nn.Module) -> bool:

@@ -61,6 +61,7 @@ class ActionValueMLP(nn.Module):
     Keyword Args:
         num_cells (sequence of int): width of each hidden layer.
         layer_norm (bool): see :func:`~mpo_torchrl.modules.make_mlp`.
+        num_blocks (int): see :func:`~mpo_torchrl.modules.make_mlp`.
         num_outputs (int): 1 for a value; as many as the critic part reads of each action.
 
     Examples:
@@ -81,12 +82,15 @@ class ActionValueMLP(nn.Module):
         *,
         num_cells: Sequence[int] = (256, 256),
         layer_norm: bool = True,
+        num_blocks: int = 0,
         num_outputs: int = 1,
     ) -> None:
         super().__init__()
         in_features = observation_size + action_spec.shape[-1]
         self.join = JoinAction(action_spec)
-        self.body = make_mlp(in_features, num_outputs, num_cells, layer_norm=layer_norm)
+        self.body = make_mlp(
+            in_features, num_outputs, num_cells, layer_norm=layer_norm, num_blocks=num_blocks
+        )
 
     def forward(self, observation: Tensor, action: Tensor) -> Tensor:
         """Outputs ``[*B, num_outputs]`` for actions ``[*B, A]`` in states ``[*B, O]``."""
@@ -100,6 +104,7 @@ def make_critics(
     num_critics: int = 2,
     num_cells: Sequence[int] = (256, 256),
     layer_norm: bool = True,
+    num_blocks: int = 0,
     num_outputs: int = 1,
     in_key: NestedKey = "observation",
     action_key: NestedKey = "action",
@@ -114,6 +119,7 @@ def make_critics(
         num_critics (int): how many, at least 1.
         num_cells (sequence of int): width of each hidden layer.
         layer_norm (bool): see :func:`~mpo_torchrl.modules.make_mlp`.
+        num_blocks (int): see :func:`~mpo_torchrl.modules.make_mlp`.
         num_outputs (int): 1 for a value; as many as the critic part reads of each action: the
             atoms of a :class:`~mpo_torchrl.critic.CategoricalCritic`, for example.
         in_key (NestedKey): where the observation is.
@@ -142,6 +148,7 @@ def make_critics(
                 action_spec,
                 num_cells=num_cells,
                 layer_norm=layer_norm,
+                num_blocks=num_blocks,
                 num_outputs=num_outputs,
             ),
             in_keys=[in_key, action_key],

@@ -70,6 +70,7 @@ def make_discrete_critics(
     num_critics: int = 2,
     num_cells: Sequence[int] = (256, 256),
     layer_norm: bool = True,
+    num_blocks: int = 0,
     in_key: NestedKey = "observation",
 ) -> list[TensorDictModule]:
     """Critics that value every action, from different draws.
@@ -82,6 +83,7 @@ def make_discrete_critics(
         num_critics (int): how many, at least 1.
         num_cells (sequence of int): width of each hidden layer.
         layer_norm (bool): see :func:`~mpo_torchrl.modules.make_mlp`.
+        num_blocks (int): see :func:`~mpo_torchrl.modules.make_mlp`.
         in_key (NestedKey): where the observation is.
 
     Returns:
@@ -101,7 +103,9 @@ def make_discrete_critics(
     num_actions = _count_actions(action_spec)
 
     def make_network() -> nn.Module:
-        return make_mlp(observation_size, num_actions, num_cells, layer_norm=layer_norm)
+        return make_mlp(
+            observation_size, num_actions, num_cells, layer_norm=layer_norm, num_blocks=num_blocks
+        )
 
     return [
         TensorDictModule(make_network(), [in_key], ["action_value"]) for _ in range(num_critics)

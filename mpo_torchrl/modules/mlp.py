@@ -6,7 +6,41 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+
+class ResidualBlock(nn.Module):
+    """Adds to its input what two normalised layers make of it.
+
+    ``x + LayerNorm(W2 relu(LayerNorm(W1 x)))``, the block of BroNet, `Nauman et al. (2024)
+    <https://arxiv.org/abs/2405.16158>`_.
+
+    Args:
+        width (int): size of the input, of the layer between and of the output.
+
+    Examples:
+        >>> import torch
+        >>> from mpo_torchrl.modules import ResidualBlock
+        >>> ResidualBlock(16)(torch.zeros(5, 16)).shape
+        torch.Size([5, 16])
+    """
+
+    is_row_by_row = True
+    is_castable = True
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(width, width),
+            nn.LayerNorm(width),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.LayerNorm(width),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``[*B, width]`` to ``[*B, width]``."""
+        return features + self.layers(features)
 
 
 def make_mlp(
@@ -15,6 +49,7 @@ def make_mlp(
     num_cells: Sequence[int] = (256, 256),
     *,
     layer_norm: bool = True,
+    num_blocks: int = 0,
 ) -> nn.Sequential:
     """A multilayer perceptron whose first layer is normalised and bounded.
 
@@ -29,12 +64,14 @@ def make_mlp(
 
     Keyword Args:
         layer_norm (bool): normalise the first layer.
+        num_blocks (int): how many :class:`ResidualBlock` follow the hidden layers, of the last
+            one's width.
 
     Returns:
         nn.Sequential: ``[*B, in_features]`` to ``[*B, out_features]``.
 
     Raises:
-        ValueError: if there is no hidden layer.
+        ValueError: if there is no hidden layer, or ``num_blocks`` is below 0.
 
     Examples:
         >>> import torch
@@ -44,11 +81,14 @@ def make_mlp(
     """
     if not num_cells:
         raise ValueError("num_cells must name at least one hidden layer, got none.")
+    if num_blocks < 0:
+        raise ValueError(f"num_blocks must be at least 0, got {num_blocks}.")
     first = nn.Linear(in_features, num_cells[0])
     layers: list[nn.Module] = [first]
     layers += [nn.LayerNorm(num_cells[0]), nn.Tanh()] if layer_norm else [nn.ELU()]
     for width, next_width in zip(num_cells[:-1], num_cells[1:], strict=True):
         layers += [nn.Linear(width, next_width), nn.ELU()]
+    layers += [ResidualBlock(num_cells[-1]) for _ in range(num_blocks)]
     return nn.Sequential(*layers, nn.Linear(num_cells[-1], out_features))
 
 

@@ -170,6 +170,7 @@ def make_recurrent_critics(
     state_key: str = "critic_state",
     num_cells: Sequence[int] = (256, 256),
     layer_norm: bool = True,
+    num_blocks: int = 0,
     num_outputs: int = 1,
 ) -> list[TensorDictSequential]:
     """Critics that remember observations, and read the action after their recurrent torso.
@@ -189,6 +190,7 @@ def make_recurrent_critics(
         state_key (str): where its state is, see :func:`make_torso`.
         num_cells (sequence of int): width of each hidden layer on top.
         layer_norm (bool): see :func:`~mpo_torchrl.modules.make_mlp`.
+        num_blocks (int): see :func:`~mpo_torchrl.modules.make_mlp`.
         num_outputs (int): as for :func:`make_critics`.
 
     Returns:
@@ -208,6 +210,7 @@ def make_recurrent_critics(
         num_critics=num_critics,
         num_cells=num_cells,
         layer_norm=layer_norm,
+        num_blocks=num_blocks,
         num_outputs=num_outputs,
         in_key=features,
         action_key=action_key,

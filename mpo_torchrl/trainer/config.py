@@ -163,6 +163,9 @@ class MPOConfig(RunConfig):
     critic_cells: list[int] = setting(
         [], "widths of a critic's hidden layers; []: two of hidden", at_least=1
     )
+    critic_blocks: int = setting(
+        0, "residual blocks (of BroNet) after a critic's hidden layers; 0: none", at_least=0
+    )
     recurrent: str = setting(
         "none",
         "what actor and critics remember observations with, before their hidden layers",

@@ -38,6 +38,7 @@ def make_critic(observation_size: int, action_spec: TensorSpec, config: MPOConfi
             num_critics=config.num_critics,
             num_cells=config.critic_cells or [config.hidden] * 2,
             layer_norm=config.layer_norm,
+            num_blocks=config.critic_blocks,
             num_outputs=num_outputs,
         )
 

@@ -152,6 +152,7 @@ def _make_discrete(env: EnvBase, config: MPOConfig) -> tuple[ProbabilisticActor,
         num_critics=config.num_critics,
         num_cells=config.critic_cells or [config.hidden] * 2,
         layer_norm=config.layer_norm,
+        num_blocks=config.critic_blocks,
     )
     loss = DiscreteMPOLoss(
         actor,

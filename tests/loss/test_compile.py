@@ -18,6 +18,7 @@ CASES = pytest.mark.parametrize(
     ("policy", "settings"),
     [
         ("gaussian", {"scoring_dtype": torch.bfloat16}),
+        ("gaussian", {"scoring_dtype": torch.bfloat16, "num_blocks": 2}),
         ("gaussian", {"delay_actor": False, "epsilon_penalty": None}),
         ("tanh_normal", {"e_step_critic": "target", "num_bootstrap_samples": 3}),
     ],
@@ -33,11 +34,9 @@ def fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()
 
 
-def make_loss(policy: str = "gaussian", **settings) -> MPOLoss:
-    cells = {"num_cells": (8,)}
-    loss = MPOLoss(
-        make_actor(O, SPEC, policy=policy, **cells), make_critics(O, SPEC, **cells), **settings
-    )
+def make_loss(policy: str = "gaussian", num_blocks: int = 0, **settings) -> MPOLoss:
+    critics = make_critics(O, SPEC, num_cells=(8,), num_blocks=num_blocks)
+    loss = MPOLoss(make_actor(O, SPEC, policy=policy, num_cells=(8,)), critics, **settings)
     return loss.make_value_estimator(gamma=0.99)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from tensordict.nn import TensorDictModule
@@ -9,7 +11,7 @@ from torch import nn
 
 from mpo_torchrl import MPOLoss
 from mpo_torchrl.functional import nonparametric_weights
-from mpo_torchrl.modules import make_actor, make_critics
+from mpo_torchrl.modules import ResidualBlock, make_actor, make_critics
 from mpo_torchrl.precision import fast_scoring_dtype
 from mpo_torchrl.stateless import ParameterSets, StatelessNetwork
 from tests.loss.builders import SPEC, A, O, make_batch
@@ -18,8 +20,8 @@ LEVELS = pytest.mark.parametrize("level", [10.0, 100.0, 1000.0, 10_000.0])
 EPSILON = 0.1
 
 
-def make_loss(scoring_dtype: torch.dtype | str = "auto", layer_norm: bool = True) -> MPOLoss:
-    critics = make_critics(O, SPEC, num_cells=(256, 256), layer_norm=layer_norm)
+def make_loss(scoring_dtype: torch.dtype | str = "auto", **networks: Any) -> MPOLoss:
+    critics = make_critics(O, SPEC, num_cells=(256, 256), **networks)
     actor = make_actor(O, SPEC, num_cells=(16,))
     return MPOLoss(actor, critics, epsilon=EPSILON, scoring_dtype=scoring_dtype)
 
@@ -34,22 +36,22 @@ def shift(loss: MPOLoss, batch, action, level: float) -> None:
     """Puts values near ``level``, with a stddev of 1 over the actions of a state."""
     spread = scores(loss, batch, action, None).std(-1).mean()
     body = loss.qvalue_network_params["module", "body"]
-    last = body[max(body.keys())]
+    last = body[max(key for key in body.keys() if "weight" in body[key].keys())]
     for parameter in last.values():
         parameter.data.div_(spread)
-    last["bias"].data.add_(level)
+    last["bias"].data.add_(level - scores(loss, batch, action, None).mean())
 
 
 @LEVELS
-@pytest.mark.parametrize("layer_norm", [True, False])
+@pytest.mark.parametrize("networks", [{}, {"layer_norm": False}, {"num_blocks": 2}], ids=str)
 def test_bfloat16_scoring_changes_the_weights_by_less_than_a_hundredth_of_the_bound(
-    level: float, layer_norm: bool
+    level: float, networks: dict
 ) -> None:
-    loss, batch = make_loss(layer_norm=layer_norm), make_batch(64)
+    loss, batch = make_loss(**networks), make_batch(64)
     action = 2 * torch.rand(64, 20, A) - 1
     shift(loss, batch, action, level)
     exact = scores(loss, batch, action, None)
-    assert exact.mean() == pytest.approx(level, rel=0.3)
+    assert exact.mean() == pytest.approx(level, rel=1e-3)
     for temperature in (0.5, 1.0, 2.0):
         weight = nonparametric_weights(exact, temperature)
         reduced = nonparametric_weights(scores(loss, batch, action, torch.bfloat16), temperature)
@@ -65,6 +67,27 @@ def test_without_the_last_layer_in_float32_the_weights_would_be_lost() -> None:
     weight = nonparametric_weights(exact, 1.0)
     rounded = nonparametric_weights(exact.bfloat16().float(), 1.0)
     assert (weight * (weight / rounded).log()).sum(-1).mean() > 0.1 * EPSILON
+
+
+class OwnBlock(ResidualBlock):
+    """One that does not say of itself that it may be computed in another precision."""
+
+
+@pytest.mark.parametrize(
+    ("layer", "is_cast"),
+    [(ResidualBlock(8), True), (OwnBlock(8), False), (nn.PReLU(), False)],
+    ids=lambda value: type(value).__name__,
+)
+def test_hidden_layers_are_cast_if_all_say_that_they_can_be(
+    layer: nn.Module, is_cast: bool
+) -> None:
+    body = nn.Sequential(nn.Linear(3, 8), layer, nn.Linear(8, 1))
+    network = StatelessNetwork(TensorDictModule(body, ["x"], ["y"]))
+    params, x = {f"module.{k}": v for k, v in body.state_dict().items()}, torch.randn(5, 3)
+    reduced = network(params, (x,), torch.bfloat16)
+    assert reduced.dtype == torch.float32
+    assert torch.equal(reduced, network(params, (x,))) != is_cast
+    torch.testing.assert_close(reduced, network(params, (x,)), rtol=0.05, atol=0.05)
 
 
 def test_scoring_returns_float32_whatever_the_hidden_layers_are() -> None:

@@ -1,15 +1,23 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
 from tensordict import NestedKey, TensorDict
-from torchrl.data import Bounded, Unbounded
+from torchrl.data import Bounded, OneHot, TensorSpec, Unbounded
 from torchrl.modules import ValueOperator
 
 from mpo_torchrl.critic import ScalarCritic
-from mpo_torchrl.modules import ActionValueMLP, JoinAction, make_critics
+from mpo_torchrl.modules import (
+    ActionValueMLP,
+    JoinAction,
+    ResidualBlock,
+    make_critics,
+    make_discrete_critics,
+    make_recurrent_critics,
+)
 
 LOW, HIGH = torch.tensor([-2.0, 0.0]), torch.tensor([2.0, 10.0])
 SPEC = Bounded(LOW, HIGH)
@@ -66,9 +74,9 @@ def test_there_is_one_value_for_each_action(batch: tuple, layer_norm: bool) -> N
     assert network(*pairs(*batch)).shape == (*batch, 1)
 
 
-@pytest.mark.parametrize("layer_norm", [True, False])
-def test_the_ensemble_says_what_its_networks_say(layer_norm: bool) -> None:
-    critics = make_critics(3, SPEC, num_critics=3, num_cells=(8, 8), layer_norm=layer_norm)
+@pytest.mark.parametrize("networks", [{}, {"layer_norm": False}, {"num_blocks": 2}], ids=str)
+def test_the_ensemble_says_what_its_networks_say(networks: dict) -> None:
+    critics = make_critics(3, SPEC, num_critics=3, num_cells=(8, 8), **networks)
     observation, action = pairs(4)
     td = TensorDict(observation=observation, action=2 * action, batch_size=4)
     critic = ScalarCritic(critics)
@@ -92,6 +100,16 @@ def test_keys_may_be_nested(in_key: NestedKey, action_key: NestedKey) -> None:
     td = TensorDict(batch_size=4)
     td[in_key], td[action_key] = pairs(4)
     assert critic(td)["state_action_value"].shape == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "spec"),
+    [(make_critics, SPEC), (make_recurrent_critics, SPEC), (make_discrete_critics, OneHot(2))],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_every_critic_has_the_residual_blocks_asked_for(make: Callable, spec: TensorSpec) -> None:
+    for network in make(3, spec, num_critics=2, num_cells=(8,), num_blocks=3):
+        assert sum(isinstance(module, ResidualBlock) for module in network.modules()) == 3
 
 
 @pytest.mark.parametrize("num_critics", [0, -1])

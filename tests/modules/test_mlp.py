@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from mpo_torchrl.modules import make_mlp
+from mpo_torchrl.modules import ResidualBlock, make_mlp
 
 
 def test_the_first_layer_is_normalised_and_bounded() -> None:
@@ -38,6 +38,42 @@ def test_any_batch_will_do(batch: tuple) -> None:
 def test_no_hidden_layer_is_refused() -> None:
     with pytest.raises(ValueError, match="num_cells must name at least one hidden layer"):
         make_mlp(3, 2, ())
+
+
+# -- residual blocks ----------------------------------------------------------------------
+
+
+def test_residual_blocks_follow_the_hidden_layers() -> None:
+    kinds = [type(layer) for layer in make_mlp(3, 2, (8, 9), num_blocks=2)]
+    start = [nn.Linear, nn.LayerNorm, nn.Tanh, nn.Linear, nn.ELU]
+    assert kinds == [*start, ResidualBlock, ResidualBlock, nn.Linear]
+
+
+def test_a_block_adds_to_its_input_two_normalised_layers() -> None:
+    block, features = ResidualBlock(8), torch.randn(2, 5, 8)
+    first, norm, _, second, last_norm = block.layers
+    expected = features + last_norm(second(norm(first(features)).relu()))
+    torch.testing.assert_close(block(features), expected)
+
+
+def test_what_a_block_adds_does_not_grow_with_its_input() -> None:
+    block, features = ResidualBlock(64), torch.randn(5, 64)
+    small, large = (block(x) - x for x in (10 * features, 1e4 * features))
+    torch.testing.assert_close(small.norm(dim=-1), large.norm(dim=-1), rtol=0.05, atol=0)
+
+
+def test_gradients_reach_the_input_past_a_block() -> None:
+    block = ResidualBlock(8)
+    for parameter in block.layers[-1].parameters():
+        nn.init.zeros_(parameter)
+    features = torch.randn(5, 8, requires_grad=True)
+    block(features).sum().backward()
+    torch.testing.assert_close(features.grad, torch.ones(5, 8))
+
+
+def test_a_negative_number_of_blocks_is_refused() -> None:
+    with pytest.raises(ValueError, match="num_blocks must be at least 0, got -1"):
+        make_mlp(3, 2, num_blocks=-1)
 
 
 if __name__ == "__main__":

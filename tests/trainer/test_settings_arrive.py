@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mpo_torchrl.modules import ResidualBlock
 from mpo_torchrl.trainer import MPOConfig, MPOTrainer, Progress, RunStates
 from tests.trainer.small import SETTINGS, small_config
 
@@ -26,6 +27,11 @@ def actor_widths(trainer):
 def critic_widths(trainer):
     body = trainer.loss_module.qvalue_network.module.body
     return [layer.out_features for layer in body if hasattr(layer, "out_features")]
+
+
+def count_blocks(trainer):
+    networks = trainer.loss_module.qvalue_network.modules()
+    return sum(isinstance(module, ResidualBlock) for module in networks)
 
 
 def limit_of_stddev(output):
@@ -113,6 +119,7 @@ CASES = {
     "hidden": (24, width, 24),
     "actor_cells": ([5, 6, 7], actor_widths, [5, 6, 7, 2]),
     "critic_cells": ([5, 6, 7], critic_widths, [5, 6, 7, 1]),
+    "critic_blocks": (2, count_blocks, 2),
     "recurrent": ("lstm", lambda t: type(t.loss_module.actor_network[0].module[0]).__name__,
                   "LSTMModule"),
     "state_size": (5, lambda t: t.collector.env.reset()["actor_state"].shape[-1], 5),
