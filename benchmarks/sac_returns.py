@@ -1,7 +1,8 @@
 """The learning curve of Stable-Baselines3's SAC: ``python -m benchmarks.sac_returns seed=0 ...``.
 
-Its own defaults and its own loop. Evaluated as our recipe evaluates: the mean action, in the same
-environments from the same start states, written into the same columns of ``progress.csv``.
+Its own defaults and its own loop, with as many updates a step as ``utd_ratio`` says. Evaluated as
+our recipe evaluates: the mean action, in the same environments from the same start states, written
+into the same columns of ``progress.csv``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from benchmarks.curve import Curve, run_peer
 from mpo_torchrl import MPOConfig
+from mpo_torchrl.trainer.settings import SettingError
 
 
 class _Evaluate(BaseCallback):
@@ -28,8 +30,17 @@ class _Evaluate(BaseCallback):
 
 
 def train(config: MPOConfig) -> Curve:
-    """One run of SAC."""
-    agent = SAC("MlpPolicy", config.env, seed=config.seed, device="cpu")
+    """One run of SAC.
+
+    Raises:
+        SettingError: if the updates a step are no whole number.
+    """
+    if not config.utd_ratio.is_integer():
+        raise SettingError(
+            f"utd_ratio must be a whole number for SAC's loop, got {config.utd_ratio}."
+        )
+    updates = int(config.utd_ratio)
+    agent = SAC("MlpPolicy", config.env, seed=config.seed, device="cpu", gradient_steps=updates)
 
     def mean_action(observation: Tensor) -> Tensor:
         # Scaled to the action space as SAC itself does it.
