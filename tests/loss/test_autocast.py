@@ -25,9 +25,9 @@ def test_autocast_leaves_values_their_differences() -> None:
     for critic in critics:
         critic.module.body[-1].bias.data.fill_(1000.0)
     loss, batch = MPOLoss(make_actor(), critics, scoring_dtype=torch.float32), make_batch(6)
-    expected = seeded(loss.e_step, batch)["e_step", "state_action_value"]
+    expected = seeded(loss.e_step, batch.copy())["e_step", "state_action_value"]
     with autocast():
-        found = seeded(loss.e_step, batch)["e_step", "state_action_value"]
+        found = seeded(loss.e_step, batch.copy())["e_step", "state_action_value"]
     assert found.dtype == torch.float32
     torch.testing.assert_close(found - 1000, expected - 1000, rtol=0.05, atol=0.02)
 
