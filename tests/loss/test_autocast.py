@@ -7,12 +7,13 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from tensordict import TensorDict
 
 from mpo_torchrl import MPOLoss
 from mpo_torchrl.critic import CategoricalCritic
 from mpo_torchrl.functional import decoupled_gaussian_nll
 from mpo_torchrl.modules import make_critics
-from tests.loss.builders import SPEC, O, make_actor, make_batch, seeded, total
+from tests.loss.builders import SPEC, A, O, make_actor, make_batch, seeded, total
 
 
 def autocast() -> torch.autocast:
@@ -30,6 +31,16 @@ def test_autocast_leaves_values_their_differences() -> None:
         found = seeded(loss.e_step, batch.copy())["e_step", "state_action_value"]
     assert found.dtype == torch.float32
     torch.testing.assert_close(found - 1000, expected - 1000, rtol=0.05, atol=0.02)
+
+
+def test_the_precision_chosen_for_scoring_holds_under_autocast() -> None:
+    critics = make_critics(O, SPEC, num_cells=(8,))
+    loss, batch = MPOLoss(make_actor(), critics, scoring_dtype=torch.float32), make_batch(6)
+    batch["e_step"] = TensorDict(action=2 * torch.rand(6, 20, A) - 1, batch_size=6)
+    expected = loss.e_step(batch.copy())["e_step", "state_action_value"]
+    with autocast():
+        found = loss.e_step(batch.copy())["e_step", "state_action_value"]
+    assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("kind", ["scalar", "categorical"])
