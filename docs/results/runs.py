@@ -13,6 +13,7 @@ AGENTS = {
     "no_ceiling": "MPO, tuned without the ceiling",
     "one_update": "MPO, an update a step",
     "sac": "SAC, Stable-Baselines3",
+    "sac_three_updates": "SAC, three updates a step",
     "acme_gym": "MPO, acme_gym",
     "tonic": "MPO, tonic",
 }
@@ -52,6 +53,7 @@ ABLATIONS = {
         "n_step=3": "ablations/HalfCheetah-v5/n_step_3",
         "n_action_samples=5": "ablations/HalfCheetah-v5/n_action_samples_5",
         "layer_norm=false": "ablations/HalfCheetah-v5/no_layer_norm",
+        "critic_cells=[256] critic_blocks=1": "ablations/HalfCheetah-v5/residual",
         _NO_CEILING: "benchmark/HalfCheetah-v5/no_ceiling",
         _FLOOR: "ablations/HalfCheetah-v5/floor_0.01",
         f"{_FLOOR} epsilon_stddev=1e-3": "ablations/HalfCheetah-v5/stddev_1e-3_floor_0.01",
