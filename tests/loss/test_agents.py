@@ -228,7 +228,8 @@ def test_one_agent_has_the_weight_of_its_transition(shape: tuple) -> None:
     torch.testing.assert_close(found, seeded(loss, batch)["loss_qvalue"])
 
 
-def test_critics_may_read_what_agents_share() -> None:
+@pytest.mark.parametrize("hooked", [False, True], ids=["chain", "hooked"])
+def test_critics_may_read_what_agents_share(hooked: bool) -> None:
     class Scores(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -239,6 +240,8 @@ def test_critics_may_read_what_agents_share() -> None:
             return self.layer(torch.cat([state, action], -1))
 
     critics = [TensorDictModule(Scores(), ["state", ACTION], [VALUE]) for _ in range(2)]
+    for critic in critics if hooked else ():
+        critic.register_forward_hook(lambda module, args, output: None)
     batch = make_batch(2, 3)
     batch["state"], batch["next", "state"] = torch.randn(2, 3, 2), torch.randn(2, 3, 2)
     assert total(make_loss(critic=critics)(batch)).isfinite()

@@ -287,6 +287,16 @@ def test_a_critic_may_take_its_inputs_by_name() -> None:
     torch.testing.assert_close(readings["q_value"], expected.detach())
 
 
+def test_a_critic_may_write_more_than_its_value() -> None:
+    network = Chain(Join(), nn.Linear(O + A, 2), Halves())
+    keys = ["observation", "action"]
+    critic = TensorDictModule(network, keys, ["state_action_value", "uncertainty"])
+    loss, batch = MPOLoss(make_actor(), critic, num_qvalue_nets=1), make_batch(4)
+    _, readings = loss.qvalue_loss(batch)
+    expected, _ = network(batch["observation"], batch["action"])
+    torch.testing.assert_close(readings["q_value"], expected.squeeze(-1).detach())
+
+
 def lazy_critic() -> ValueOperator:
     return ValueOperator(MLP(out_features=1, num_cells=[8]), in_keys=["observation", "action"])
 
