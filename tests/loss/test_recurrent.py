@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 from tensordict import TensorDict
@@ -335,6 +337,34 @@ def test_a_distributional_critic_may_be_recurrent():
     actor = make_recurrent_actor(O, SPEC, state_size=H, num_cells=(8,))
     loss = MPOLoss(actor, CategoricalCritic(critics, torch.linspace(-5, 5, 11)), burn_in=1)
     assert loss(make_sequences(3, 5, dtype=torch.float32))["loss_qvalue"].isfinite()
+
+
+@pytest.mark.parametrize("burn_in", [0, 3])
+@CELLS
+def test_one_recurrent_critic_is_as_good_as_two_that_are_equal(cell, burn_in):
+    size = {"state_size": H, "cell": cell, "num_cells": (8,)}
+    actor = make_recurrent_actor(O, SPEC, **size)
+    (critic,) = make_recurrent_critics(O, SPEC, num_critics=1, **size)
+    one, two = (
+        MPOLoss(deepcopy(actor), critics, num_action_samples=5, burn_in=burn_in)
+        for critics in ([deepcopy(critic)], [critic, deepcopy(critic)])
+    )
+    batch = make_sequences(2, 7, dtype=torch.float32)
+    found, expected = (seeded(loss, batch.clone()) for loss in (one, two))
+    for key in ("loss_actor", "loss_temperature", "loss_alpha"):
+        torch.testing.assert_close(found[key], expected[key])
+    torch.testing.assert_close(2 * found["loss_qvalue"], expected["loss_qvalue"])
+
+
+def test_features_that_a_batch_holds_are_not_taken_for_those_of_a_torso():
+    loss, batch = make_loss(), make_sequences(2, 7)
+    expected = seeded(loss, batch.clone())
+    for key in ("actor_features", "critic_features"):
+        batch[key] = torch.full((2, 7, H), torch.nan, dtype=torch.float64)
+        batch["next", key] = batch[key]
+    found = seeded(loss, batch)
+    for key in expected.keys():
+        torch.testing.assert_close(found[key], expected[key], msg=key)
 
 
 def test_an_actor_may_remember_where_critics_do_not():
