@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 from tensordict.nn import NormalParamExtractor, TensorDictModule
@@ -11,6 +14,7 @@ from torchrl.objectives import HardUpdate, SoftUpdate
 from mpo_torchrl import MPOLoss
 from mpo_torchrl.modules import make_actor, make_critics
 from mpo_torchrl.targets import FusedSoftUpdate, PeriodicUpdate
+from tests.loss.builders import shared_encoder_loss
 
 SPEC = Bounded(-1.0, 1.0, shape=(2,))
 
@@ -26,10 +30,21 @@ def move(loss: MPOLoss) -> None:
         parameter.data.add_(torch.randn_like(parameter))
 
 
-def test_targets_move_exactly_as_with_soft_update() -> None:
+def shared_loss(num_critics: int, as_list: bool) -> MPOLoss:
+    """Actor and critics on one encoder."""
+    torch.manual_seed(0)
+    return shared_encoder_loss(num_critics, as_list)[0]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [make_loss, partial(shared_loss, 1, False), partial(shared_loss, 2, True)],
+    ids=["apart", "on one encoder", "a list on one encoder"],
+)
+def test_targets_move_exactly_as_with_soft_update(make: Callable[[], MPOLoss]) -> None:
     states = []
     for updater in (SoftUpdate, FusedSoftUpdate):
-        loss = make_loss()
+        loss = make()
         targets = updater(loss, tau=0.1)
         for _ in range(3):
             move(loss)
@@ -97,6 +112,23 @@ def test_the_count_survives_a_file() -> None:
 def test_a_period_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="period must be at least 1, got 0"):
         PeriodicUpdate(make_loss(), period=0)
+
+
+@pytest.mark.parametrize("kind", [PeriodicUpdate, FusedSoftUpdate])
+def test_layers_may_size_themselves_after_the_updater_is_made(kind) -> None:
+    network = nn.Sequential(nn.LazyLinear(4), NormalParamExtractor())
+    actor = ProbabilisticActor(
+        TensorDictModule(network, ["observation"], ["loc", "scale"]),
+        in_keys=["loc", "scale"],
+        distribution_class=TanhNormal,
+        spec=SPEC,
+    )
+    loss = MPOLoss(actor, make_critics(3, SPEC, num_cells=(8,)))
+    targets = kind(loss, **({"period": 1} if kind is PeriodicUpdate else {"tau": 0.1}))
+    network(torch.randn(16, 3))
+    targets.step()
+    key = ("module", "0", "module", "0", "weight")
+    assert torch.equal(loss.target_actor_network_params.get(key), network[0].weight)
 
 
 @pytest.mark.parametrize("updater", [PeriodicUpdate, FusedSoftUpdate])

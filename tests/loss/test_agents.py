@@ -213,6 +213,17 @@ def test_masked_states_and_weights_count_for_all_their_agents() -> None:
     torch.testing.assert_close(loss(batch)["loss_qvalue"], expected[[0, 1, 3]].sum())
 
 
+def test_agents_may_have_weights_of_their_own() -> None:
+    critics = [make_critic(central=False) for _ in range(2)]
+    batch, each = make_batch(4), make_loss(critic=critics, reduction="none")
+    expected = seeded(each, batch.clone())["loss_qvalue"]  # [B, n]
+    batch["priority_weight"] = torch.rand(4, AGENTS)
+    loss = make_loss(critic=critics, reduction="sum")
+    loss.load_state_dict(each.state_dict())
+    found = seeded(loss, batch.clone())["loss_qvalue"]
+    torch.testing.assert_close(found, (expected * batch["priority_weight"]).sum())
+
+
 @pytest.mark.parametrize("shape", [(4,), (2, 3)], ids=str)
 def test_one_agent_has_the_weight_of_its_transition(shape: tuple) -> None:
     spec, names = Bounded(-1.0, 1.0, shape=(A,)), {"in_key": OBSERVATION, "action_key": ACTION}

@@ -14,9 +14,11 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 from torchrl.modules import ProbabilisticActor, TanhNormal
 from torchrl.objectives import HardUpdate
+from torchrl.objectives.utils import TargetNetUpdater
 
 from mpo_torchrl import MPOLoss
 from mpo_torchrl.critic import ScalarCritic
+from mpo_torchrl.targets import FusedSoftUpdate, PeriodicUpdate
 from tests.loss.builders import (
     SPEC,
     A,
@@ -229,14 +231,27 @@ def test_joint_losses_both_train_a_shared_encoder(num_critics: int, as_list: boo
 
 @SHARED
 @pytest.mark.parametrize("delay_actor", [True, False])
+@pytest.mark.parametrize(
+    "make_updater",
+    [
+        lambda loss: HardUpdate(loss, value_network_update_interval=0),
+        lambda loss: PeriodicUpdate(loss, period=1),
+        lambda loss: FusedSoftUpdate(loss, tau=1.0),
+    ],
+    ids=["HardUpdate", "PeriodicUpdate", "FusedSoftUpdate"],
+)
+@pytest.mark.filterwarnings("ignore:Found an eps value < 0.5")
 def test_a_shared_encoder_and_its_targets_follow_the_actor(
-    num_critics: int, as_list: bool, delay_actor: bool
+    num_critics: int,
+    as_list: bool,
+    make_updater: Callable[[MPOLoss], TargetNetUpdater],
+    delay_actor: bool,
 ) -> None:
     loss, encoder = shared_encoder_loss(
         num_critics, as_list, separate_losses=True, delay_actor=delay_actor
     )
     optimizer = torch.optim.SGD(loss.parameters(), lr=0.1)
-    updater = HardUpdate(loss, value_network_update_interval=0)
+    updater = make_updater(loss)
     before = encoder.weight.detach().clone()
     total(loss(make_batch(4))).backward()
     optimizer.step()

@@ -388,10 +388,12 @@ def test_a_policy_of_several_heads_is_refused_by_the_discrete_loss() -> None:
         DiscreteMPOLoss(make_actor(), make_critics())
 
 
-def test_the_m_step_of_other_heads_is_refused() -> None:
+@pytest.mark.parametrize("name", ["arm", "action_steer"])
+def test_the_m_step_of_other_heads_or_of_some_is_refused(name: str) -> None:
     part = GaussianMStep(KLMultiplier(0.1, 1.0), KLMultiplier(0.1, 1.0))
-    loss = make_loss(m_step=CompositeMStep({"arm": part}))
-    with pytest.raises(ValueError, match=r"fits the heads \['arm'\] .* got \['action_steer', "):
+    loss = make_loss(m_step=CompositeMStep({name: part}))
+    found = rf"fits the heads \['{name}'\] .* got \['action_steer', "
+    with pytest.raises(ValueError, match=found):
         loss(make_batch(4))
 
 
