@@ -349,6 +349,13 @@ def test_whole_numbers_are_a_support_and_stay_the_caller_s() -> None:
     assert critic.support.dtype == torch.float32 and given.dtype == torch.int64
 
 
+def test_the_caller_may_use_the_support_for_something_else() -> None:
+    given = torch.linspace(-1.0, 1.0, 3)
+    critic = CategoricalCritic(network(3), given)
+    given.zero_()
+    assert critic.support.tolist() == [-1.0, 0.0, 1.0]
+
+
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
