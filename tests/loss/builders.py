@@ -83,8 +83,7 @@ def without_spec(actor: ProbabilisticActor, **kwargs: Any) -> ProbabilisticActor
         actor[0],
         in_keys=sampling.in_keys,
         out_keys=sampling.out_keys,
-        distribution_class=sampling.distribution_class,
-        **kwargs,
+        **{"distribution_class": sampling.distribution_class, **kwargs},
     )
 
 

@@ -48,7 +48,9 @@ def spec_of(action: Any) -> Composite:
     return Composite(agents=Composite(action=action, shape=(AGENTS,)))
 
 
-def make_actor(share: bool = True, distribution: type = TanhNormal, low=-1.0) -> ProbabilisticActor:
+def make_actor(
+    share: bool = True, distribution: type = TanhNormal, low: Any = -1.0, high: Any = 1.0
+) -> ProbabilisticActor:
     parameters = [("agents", "loc"), ("agents", "scale")]
     body = nn.Sequential(network(O, 2 * A, share, False), NormalParamExtractor())
     return ProbabilisticActor(
@@ -56,7 +58,7 @@ def make_actor(share: bool = True, distribution: type = TanhNormal, low=-1.0) ->
         in_keys=parameters,
         out_keys=[ACTION],
         distribution_class=distribution,
-        spec=spec_of(Bounded(low, 1.0, (AGENTS, A))),
+        spec=spec_of(Bounded(low, high, (AGENTS, A))),
     )
 
 
@@ -303,9 +305,11 @@ def test_rewards_of_another_number_of_agents_are_refused() -> None:
         make_loss(team=False)(batch)
 
 
-def test_a_penalty_wants_the_same_bounds_for_all_agents() -> None:
-    low = torch.tensor([-1.0, -2.0, -1.0]).unsqueeze(-1).expand(AGENTS, A)
-    actor = make_actor(distribution=IndependentNormal, low=low)
+@pytest.mark.parametrize("side", ["low", "high"])
+def test_a_penalty_wants_the_same_bounds_for_all_agents(side: str) -> None:
+    bound = torch.tensor([1.0, 2.0, 1.0]).unsqueeze(-1).expand(AGENTS, A)
+    bounds = {"low": -bound} if side == "low" else {"high": bound}
+    actor = make_actor(distribution=IndependentNormal, **bounds)
     with pytest.raises(ValueError, match="all agents must have the same bounds.*epsilon_penalty="):
         make_loss(actor)
     make_loss(actor, epsilon_penalty=None)

@@ -171,15 +171,23 @@ def test_an_unbounded_action_space_goes_without_penalty() -> None:
     assert loss(make_batch(4))["loss_actor"].isfinite()
 
 
-def test_a_squashed_policy_tells_its_size_by_its_bounds() -> None:
-    limits = {"low": -torch.ones(A), "high": torch.ones(A)}
+@pytest.mark.parametrize("limits", [{"low": -torch.ones(A)}, {"high": torch.ones(A)}], ids=list)
+def test_a_squashed_policy_tells_its_size_by_its_bounds(limits: dict) -> None:
     actor = without_spec(make_actor("tanh_normal"), distribution_kwargs=limits)
     assert MPOLoss(actor, make_critic()).alpha_mean.raw.shape == (A,)
+
+
+class OwnNormal(IndependentNormal):
+    """Takes variances, which are the stddevs where both are 1."""
+
+    def __init__(self, loc: Tensor, scale: Tensor) -> None:
+        super().__init__(loc, scale.sqrt())
 
 
 @pytest.mark.parametrize(
     ("distribution", "kwargs"),
     [
+        (OwnNormal, {}),
         (TanhNormal, {"tanh_loc": True, "upscale": 0.1}),
         (TanhNormal, {"low": -3.0, "high": 5.0}),
         (TanhNormal, {"safe_tanh": False}),
@@ -191,9 +199,7 @@ def test_a_squashed_policy_tells_its_size_by_its_bounds() -> None:
 def test_mean_and_stddev_are_those_of_the_distribution_itself(distribution, kwargs: dict) -> None:
     # tanh_loc moves the mean of a TanhNormal, and does nothing to an IndependentNormal.
     actor = make_actor("tanh_normal" if distribution is TanhNormal else "gaussian")
-    actor = without_spec(actor, distribution_kwargs=kwargs)
-    if distribution is IndependentNormal:
-        assert actor[-1].distribution_class is IndependentNormal
+    actor = without_spec(actor, distribution_class=distribution, distribution_kwargs=kwargs)
     loss = MPOLoss(actor, make_critic(), action_spec=SPEC, num_action_samples=3)
     batch = make_batch(4)
     improved = loss.e_step(batch.clone())["e_step"]
@@ -215,10 +221,11 @@ class ScaleFirst(nn.Module):
         return scale, loc
 
 
-def test_a_network_may_write_the_stddev_before_the_mean() -> None:
+@pytest.mark.parametrize("in_keys", [["loc", "scale"], ["scale", "loc"]], ids=str)
+def test_a_network_may_write_the_stddev_before_the_mean(in_keys: list[str]) -> None:
     actor = ProbabilisticActor(
         TensorDictModule(ScaleFirst(), ["observation"], ["scale", "loc"]),
-        in_keys=["loc", "scale"],
+        in_keys=in_keys,
         distribution_class=IndependentNormal,
         spec=SPEC,
     )
