@@ -114,35 +114,41 @@ def test_a_period_below_one_is_refused() -> None:
         PeriodicUpdate(make_loss(), period=0)
 
 
-@pytest.mark.parametrize("kind", [PeriodicUpdate, FusedSoftUpdate])
-def test_layers_may_size_themselves_after_the_updater_is_made(kind) -> None:
-    network = nn.Sequential(nn.LazyLinear(4), NormalParamExtractor())
+def loss_with(network: nn.Module) -> MPOLoss:
+    """A loss whose actor takes mean and stddev from the network."""
     actor = ProbabilisticActor(
         TensorDictModule(network, ["observation"], ["loc", "scale"]),
         in_keys=["loc", "scale"],
         distribution_class=TanhNormal,
         spec=SPEC,
     )
-    loss = MPOLoss(actor, make_critics(3, SPEC, num_cells=(8,)))
-    targets = kind(loss, **({"period": 1} if kind is PeriodicUpdate else {"tau": 0.1}))
+    return MPOLoss(actor, make_critics(3, SPEC, num_cells=(8,)))
+
+
+UPDATERS = pytest.mark.parametrize(
+    "make_updater",
+    [partial(PeriodicUpdate, period=1), partial(FusedSoftUpdate, tau=0.1)],
+    ids=["PeriodicUpdate", "FusedSoftUpdate"],
+)
+
+
+@UPDATERS
+def test_layers_may_size_themselves_after_the_updater_is_made(make_updater) -> None:
+    network = nn.Sequential(nn.LazyLinear(4), NormalParamExtractor())
+    loss = loss_with(network)
+    targets = make_updater(loss)
     network(torch.randn(16, 3))
     targets.step()
     key = ("module", "0", "module", "0", "weight")
     assert torch.equal(loss.target_actor_network_params.get(key), network[0].weight)
 
 
-@pytest.mark.parametrize("updater", [PeriodicUpdate, FusedSoftUpdate])
-def test_buffers_are_copied_as_they_are(updater) -> None:
+@UPDATERS
+def test_buffers_are_copied_as_they_are(make_updater) -> None:
     layers = [nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Linear(8, 4), NormalParamExtractor()]
     network = nn.Sequential(*layers)
-    actor = ProbabilisticActor(
-        TensorDictModule(network, ["observation"], ["loc", "scale"]),
-        in_keys=["loc", "scale"],
-        distribution_class=TanhNormal,
-        spec=SPEC,
-    )
-    loss = MPOLoss(actor, make_critics(3, SPEC, num_cells=(8,)))
-    targets = updater(loss, **({"period": 1} if updater is PeriodicUpdate else {"tau": 0.1}))
+    loss = loss_with(network)
+    targets = make_updater(loss)
     network(torch.randn(16, 3) + 2)
     targets.step()
     for name in ("running_mean", "running_var", "num_batches_tracked"):
