@@ -180,7 +180,8 @@ def _is_row_by_row(layer: nn.Module) -> bool:
 
 def _is_castable(layer: nn.Module) -> bool:
     """Whether the layer's class says that it computes in the precision of its parameters."""
-    return type(layer) in (nn.Linear, nn.LayerNorm) or "is_castable" in vars(type(layer))
+    known = (nn.Linear, nn.LayerNorm)
+    return type(layer) in known or vars(type(layer)).get("is_castable", False)
 
 
 def _has_hooks(module: nn.Module) -> bool:
