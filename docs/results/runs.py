@@ -54,6 +54,7 @@ ABLATIONS = {
         "n_action_samples=5": "ablations/HalfCheetah-v5/n_action_samples_5",
         "layer_norm=false": "ablations/HalfCheetah-v5/no_layer_norm",
         "critic_cells=[256] critic_blocks=1": "ablations/HalfCheetah-v5/residual",
+        "critic=quantile": "ablations/HalfCheetah-v5/quantile",
         _NO_CEILING: "benchmark/HalfCheetah-v5/no_ceiling",
         _FLOOR: "ablations/HalfCheetah-v5/floor_0.01",
         f"{_FLOOR} epsilon_stddev=1e-3": "ablations/HalfCheetah-v5/stddev_1e-3_floor_0.01",
