@@ -330,6 +330,14 @@ def test_a_hooked_actor_gives_the_same_numbers() -> None:
     torch.testing.assert_close(dict(loss(batch).items()), dict(expected.items()))
 
 
+def test_a_hooked_actor_leaves_the_batch_as_it_was_but_for_its_priority() -> None:
+    loss, batch = make_loss(), make_batch(5)
+    before = batch.clone()
+    loss.actor_network[0].register_forward_hook(lambda *_: None)
+    loss(batch)
+    assert set(batch.keys(True)) == {*before.keys(True), "td_error"}
+
+
 def test_the_policy_stays_within_its_bound_however_long_it_is_fitted() -> None:
     loss, batch = make_loss(epsilon_policy=0.02, epsilon=1.0), make_batch(50)
     batch = loss.e_step(batch)

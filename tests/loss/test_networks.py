@@ -363,6 +363,14 @@ def test_hooks_put_on_a_network_later_are_called(network: str, register: str) ->
     assert calls
 
 
+@pytest.mark.parametrize("hooked", [True, False])
+def test_a_batch_is_left_as_it_was_but_for_its_priority(hooked: bool) -> None:
+    loss, batch = loss_of_kind("MLP", hooked=hooked), make_batch(4)
+    before = batch.clone()
+    loss(batch)
+    assert set(batch.keys(True)) == {*before.keys(True), "td_error"}
+
+
 @pytest.mark.parametrize(
     "register", ["register_full_backward_hook", "register_full_backward_pre_hook"]
 )
