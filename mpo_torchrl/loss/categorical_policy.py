@@ -9,6 +9,7 @@ from torch import Tensor
 from torch import distributions as d
 from torchrl.modules import OneHotCategorical
 
+from mpo_torchrl.distributions import categorical_logits
 from mpo_torchrl.loss.networks import sampling_module
 from mpo_torchrl.stateless import ParameterSets, StatelessNetwork
 
@@ -63,10 +64,10 @@ def _is_one_hot(distribution: type) -> bool:
     """Whether actions are one-hot vectors ``[*B, A]``, or else whole numbers ``[*B]``.
 
     Raises:
-        ValueError: if the distribution is not discrete with a probability for each action.
+        ValueError: if the distribution is not one over choices.
     """
     probe = _probe(distribution)
-    if probe is None or not probe.has_enumerate_support:
+    if probe is None or categorical_logits(probe) is None:
         raise ValueError(
             "DiscreteMPOLoss needs a policy over discrete actions, one with logits such as "
             f"OneHotCategorical, got {distribution.__name__}; use MPOLoss for continuous actions."
@@ -77,7 +78,7 @@ def _is_one_hot(distribution: type) -> bool:
 def _probe(distribution: type) -> d.Distribution | None:
     """The distribution over two equal actions."""
     logits, mask = torch.zeros(2), torch.ones(2, dtype=torch.bool)
-    for given in ({"logits": logits}, {"logits": logits, "mask": mask}):
+    for given in ({"logits": logits}, {"logits": logits, "mask": mask}, {"scores": logits}):
         try:
             return distribution(**given)
         except (TypeError, ValueError):

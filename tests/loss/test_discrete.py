@@ -16,6 +16,7 @@ from torchrl.modules import (
     MaskedCategorical,
     MaskedOneHotCategorical,
     OneHotCategorical,
+    OneHotOrdinal,
     ProbabilisticActor,
 )
 from torchrl.objectives import DiscreteSACLoss, SoftUpdate, ValueEstimators
@@ -326,8 +327,10 @@ def test_the_compiled_loss_is_one_graph_with_the_same_numbers() -> None:
 def test_a_hooked_actor_gives_the_same_numbers() -> None:
     loss, batch = make_loss(), make_batch(5)
     expected = loss(batch.copy())
-    loss.actor_network[0].register_forward_hook(lambda *_: None)
+    calls: list[object] = []
+    loss.actor_network[0].register_forward_hook(lambda *_: calls.append(None))
     torch.testing.assert_close(dict(loss(batch).items()), dict(expected.items()))
+    assert calls
 
 
 def test_a_hooked_actor_leaves_the_batch_as_it_was_but_for_its_priority() -> None:
@@ -366,6 +369,16 @@ def test_a_continuous_policy_is_refused() -> None:
     critics = make_discrete_critics(O, SPECS["one-hot"])
     with pytest.raises(ValueError, match=r"policy over discrete actions.*use MPOLoss"):
         DiscreteMPOLoss(make_actor(O, SPEC), critics)
+
+
+def test_a_policy_of_separate_switches_is_refused() -> None:
+    actor = ProbabilisticActor(
+        TensorDictModule(nn.Linear(O, A), ["observation"], ["logits"]),
+        in_keys=["logits"],
+        distribution_class=d.Bernoulli,
+    )
+    with pytest.raises(ValueError, match=r"policy over discrete actions.*got Bernoulli"):
+        DiscreteMPOLoss(actor, make_discrete_critics(O, SPECS["one-hot"]))
 
 
 def test_a_critic_of_another_number_of_actions_is_refused() -> None:
@@ -430,6 +443,38 @@ def test_every_plain_categorical_distribution_is_understood(distribution: type) 
     kind = "whole numbers" if distribution is d.Categorical else "one-hot"
     loss = DiscreteMPOLoss(actor, make_discrete_critics(O, SPECS[kind], num_cells=(8,)))
     assert total(loss(make_batch(5, kind=kind))).isfinite()
+
+
+class Sharpened(d.OneHotCategorical):
+    """Reads its logits in a way of its own."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__(logits=10 * logits)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "distribution"),
+    [
+        ("probs", OneHotCategorical),
+        ("logits", Sharpened),
+        ("scores", OneHotOrdinal),
+    ],
+)
+def test_a_distribution_reads_what_the_network_returns_in_its_own_way(
+    parameter: str, distribution: type
+) -> None:
+    network = nn.Sequential(nn.Linear(O, A), nn.Softmax(-1))
+    actor = ProbabilisticActor(
+        TensorDictModule(network, ["observation"], [parameter]),
+        in_keys=[parameter],
+        distribution_class=distribution,
+    )
+    batch = make_batch(5)
+    with torch.no_grad():
+        expected = actor.get_dist(batch.copy()).logits.log_softmax(-1)
+    loss = DiscreteMPOLoss(actor, make_discrete_critics(O, OneHot(A), num_cells=(8,)))
+    entropy = -(expected.exp() * expected).sum(-1)
+    torch.testing.assert_close(loss(batch)["entropy"], entropy.mean())
 
 
 if __name__ == "__main__":
