@@ -113,3 +113,9 @@ def ablation_runs(task: str) -> dict[str, list[Run]]:
         settings: [run for run in runs if run.path.stem in common]
         for settings, runs in found.items()
     }
+
+
+def other_tuned_runs(task: str) -> list[Run]:
+    """The runs of ``tuned`` of further seeds: how far apart runs of the same settings are."""
+    compared = {run.path for run in ablation_runs(task)["tuned"]}
+    return [run for run in seeds(ABLATIONS[task]["tuned"]) if run.path not in compared]
