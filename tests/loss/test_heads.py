@@ -37,6 +37,7 @@ CHOICE: dict[str, Any] = {
     "one_hot": (OneHotCategorical, OneHot(GEARS)),
     "torch_one_hot": (d.OneHotCategorical, OneHot(GEARS)),
     "index": (d.Categorical, Categorical(GEARS)),
+    "index in a column": (d.Categorical, Categorical(GEARS, (1,))),
 }
 
 
@@ -63,8 +64,8 @@ class Score(nn.Module):
 
     def forward(self, observation: Tensor, steer: Tensor, gear: Tensor) -> Tensor:
         self.seen.append((gear.dtype, gear.shape))
-        if gear.ndim < steer.ndim:
-            gear = nn.functional.one_hot(gear, GEARS)
+        if gear.shape[-1:] != (GEARS,) or gear.ndim < steer.ndim:
+            gear = nn.functional.one_hot(gear.reshape(steer.shape[:-1]), GEARS)
         return self.body(torch.cat([observation, steer, gear.to(steer.dtype)], -1))
 
 
@@ -264,10 +265,10 @@ def test_the_likelihood_of_an_action_is_the_product_of_its_heads() -> None:
 def test_critics_see_heads_as_the_batch_has_them(choice: str) -> None:
     loss, batch = make_loss(choice=choice, num_bootstrap_samples=2), make_batch(4, choice=choice)
     loss(batch)
-    size = () if choice == "index" else (GEARS,)
+    size = {"index": (), "index in a column": (1,)}.get(choice, (GEARS,))
     seen = loss.qvalue_network.module.seen
     assert {shape for _, shape in seen} == {(4 * 5, *size), (4 * 2, *size), (4, *size)}
-    assert choice != "index" or {dtype for dtype, _ in seen} == {torch.int64}
+    assert "index" not in choice or {dtype for dtype, _ in seen} == {torch.int64}
 
 
 def test_only_a_head_that_can_leave_its_bounds_pays_for_it() -> None:
@@ -279,6 +280,22 @@ def test_only_a_head_that_can_leave_its_bounds_pays_for_it() -> None:
         penalty.cost(improved["action"]), -(steer - steer.clamp(-1, 1)).norm(dim=-1)
     )
     assert "penalty_temperature" not in make_loss("tanh_normal").multipliers()
+
+
+class Shifted(IndependentNormal):
+    def __init__(self, loc: Tensor, scale: Tensor, *, by: float) -> None:
+        super().__init__(loc + by, scale)
+
+
+def test_a_head_may_need_arguments_of_its_own() -> None:
+    actor = make_actor()
+    kwargs = actor[-1].distribution_kwargs
+    kwargs["distribution_map"] = {**kwargs["distribution_map"], "steer": Shifted}
+    kwargs["extra_kwargs"] = {"steer": {"by": 0.5}}
+    loss = MPOLoss(actor, make_critics(), num_action_samples=5)
+    # A Gaussian was found, which may leave its bounds.
+    assert "penalty_temperature" in loss.multipliers()
+    assert total(loss(make_batch(4))).isfinite()
 
 
 def test_heads_of_the_batch_can_be_renamed() -> None:
