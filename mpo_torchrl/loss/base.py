@@ -14,7 +14,7 @@ from torchrl.objectives.common import LossModule
 
 from mpo_torchrl.dual.multiplier import LagrangeMultiplier
 from mpo_torchrl.loss import checks
-from mpo_torchrl.loss.networks import require_shapes, reset_network
+from mpo_torchrl.loss.networks import next_key, require_shapes, reset_network
 
 Reduce = Callable[..., Tensor]
 
@@ -185,7 +185,8 @@ class LagrangianLoss(LossModule):
 
         Masked positions may hold anything, NaN included. To leave their losses out is not
         enough: in the backward pass zero times NaN is NaN. Nor would zeros do, which need not be
-        a state: as a mask of actions they forbid every one.
+        a state: as a mask of actions they forbid every one. What is put there is of another
+        episode, so that of the step before ends with it: nothing that looks along time goes on.
         """
         mask = self._mask(tensordict)
         if mask is None:
@@ -195,7 +196,14 @@ class LagrangianLoss(LossModule):
             tensordict = tensordict.contiguous()
         valid = tensordict.apply(partial(_first_unless, mask), filter_empty=False)
         kept = [key for key in self._loss_mask_keys() if tensordict.get(key, None) is not None]
-        return valid.update(tensordict.select(*kept))
+        valid.update(tensordict.select(*kept))
+        done, terminated = next_key(self.tensor_keys.done), next_key(self.tensor_keys.terminated)
+        ends = valid.get(done, None)
+        if ends is not None and mask.ndim:
+            if valid.get(terminated, None) is None:  # which then is taken to be done
+                valid.set(terminated, ends)
+            valid.set(done, ends | _expanded(_last_of(mask, _time_dim(tensordict, mask)), ends))
+        return valid
 
     def _reducer(self, tensordict: TensorDictBase) -> Reduce:
         """How to reduce ``[*B]`` over this batch, its masks looked up once."""
@@ -269,4 +277,21 @@ def _first_unless(mask: Tensor, entry: Tensor) -> Tensor:
     rows = entry.reshape(mask.numel(), *entry.shape[mask.ndim :])
     first = rows.index_select(0, mask.reshape(-1).long().argmax(0, keepdim=True))
     first = torch.where(mask.any(), first, torch.zeros_like(first)).squeeze(0)
-    return torch.where(mask.reshape(mask.shape + (1,) * (entry.ndim - mask.ndim)), entry, first)
+    return torch.where(_expanded(mask, entry), entry, first)
+
+
+def _last_of(mask: Tensor, time: int) -> Tensor:
+    """The steps of which the mask holds, and not of the one after."""
+    following = torch.cat([mask, torch.ones_like(mask)], time).narrow(time, 1, mask.shape[time])
+    return mask & ~following
+
+
+def _time_dim(tensordict: TensorDictBase, mask: Tensor) -> int:
+    """The dimension called time, as TorchRL's value estimators find it, or else the last one."""
+    names = tensordict.names[: mask.ndim]
+    return names.index("time") if "time" in names else min(tensordict.batch_dims, mask.ndim) - 1
+
+
+def _expanded(mask: Tensor, entry: Tensor) -> Tensor:
+    """A mask ``[*B]`` with the dimensions of an entry ``[*B, ...]``."""
+    return mask.reshape(mask.shape + (1,) * (entry.ndim - mask.ndim))

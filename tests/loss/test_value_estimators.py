@@ -88,6 +88,38 @@ def test_targets_are_the_lambda_returns(name: str, spelling: int) -> None:
     )
 
 
+@pytest.mark.parametrize("flags", [("done", "terminated"), ("done",)], ids=["both", "done"])
+@pytest.mark.parametrize("name", [*ESTIMATORS, "retrace"])
+def test_a_return_ends_before_steps_that_are_masked(name: str, flags: tuple) -> None:
+    loss = first_number_loss().make_value_estimator(name, gamma=GAMMA)
+    batch = make_batch(2, 6, dtype=torch.float64)
+    batch["action_log_prob"] = torch.zeros(2, 6, dtype=torch.float64)
+    for flag in ("done", "terminated"):
+        batch["next", flag][:] = False
+        if flag not in flags:
+            batch["next"].pop(flag)
+    alone = targets(loss, batch[1:, :4].clone())
+    batch["collector", "mask"] = torch.ones(2, 6, dtype=torch.bool)
+    batch["collector", "mask"][1, 4:] = False
+    torch.testing.assert_close(targets(loss, batch)[1:, :4], alone)
+    assert not batch["next", "done"].any()
+
+
+def test_a_return_ends_before_masked_steps_of_the_dimension_called_time() -> None:
+    loss = first_number_loss().make_value_estimator("td1", gamma=GAMMA)
+    batch = make_batch(2, 6, dtype=torch.float64)
+    batch["next", "done"][:], batch["next", "terminated"][:] = False, False
+    ended = batch.clone()
+    ended["next", "done"][1, 3] = True
+    expected = targets(loss, ended)
+    mask = torch.ones(2, 6, dtype=torch.bool)
+    mask[1, 4:] = False
+    batch["collector", "mask"] = mask
+    turned = batch.transpose(0, 1).contiguous()
+    turned.names = ["time", None]
+    torch.testing.assert_close(targets(loss, turned).T[mask], expected[mask])
+
+
 def test_an_own_estimator_is_used_with_the_keys_of_the_loss() -> None:
     loss = first_number_loss()
     loss.set_keys(reward="gain", value="next_value")

@@ -125,6 +125,20 @@ def test_masked_steps_are_as_if_they_were_not_there(policy: str) -> None:
     torch.testing.assert_close(gradients, expected_gradients)
 
 
+@pytest.mark.parametrize("estimator", ["td1", "gae", "vtrace"])
+def test_an_advantage_ends_before_steps_that_are_masked(estimator: str) -> None:
+    loss = make_loss("gaussian").make_value_estimator(estimator)
+    td = make_batch("gaussian", 1, 12, advantage=False)
+    td["next", "done"][:], td["next", "terminated"][:] = False, False
+    td["action_log_prob"] = torch.zeros(1, 12)
+    expected = loss(td[:, :7].clone())
+    td["collector", "mask"] = torch.arange(12).expand(1, 12) < 7
+    td["observation"][:, 7:], td["next", "reward"][:, 7:] = torch.nan, torch.nan
+    found = loss(td)
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, msg=key)
+
+
 @pytest.mark.parametrize("shape", [(3, 4), (12, 1)], ids=str)
 def test_a_mask_counts_the_same_however_the_batch_is_laid_out(shape: tuple) -> None:
     loss, td = move_policy(make_loss("gaussian")), make_batch("gaussian", 12)
