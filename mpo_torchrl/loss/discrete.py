@@ -19,6 +19,7 @@ from mpo_torchrl.functional import categorical_kl, effective_sample_size
 from mpo_torchrl.loss import checks
 from mpo_torchrl.loss.categorical_policy import CategoricalPolicy, index_of
 from mpo_torchrl.loss.improvement import ImprovementLoss
+from mpo_torchrl.loss.networks import next_key
 from mpo_torchrl.loss.schedule import bound
 from mpo_torchrl.m_step import CategoricalMStep, Fit
 from mpo_torchrl.memory import split
@@ -197,6 +198,11 @@ class DiscreteMPOLoss(ImprovementLoss):
         value = self._score_all(states, self._target_critics, logits)
         self._require_outcome(tensordict, logits.shape[:-1])
         next_value = (logits.exp() * value).sum(-1, keepdim=True)  # [*B, 1]
+        # Where a game has ended no action may be left, so that the policy there is no number.
+        keys = self.tensor_keys
+        done = tensordict.get(next_key(keys.done))
+        terminated = tensordict.get(next_key(keys.terminated), done)
+        next_value = next_value.masked_fill(terminated, 0.0)
         target = self.value_estimator.value_estimate(tensordict, next_value=next_value)
         return target.squeeze(-1)
 

@@ -210,6 +210,27 @@ def test_a_masked_action_has_no_weight_no_gradient_and_no_say(distribution: type
     torch.testing.assert_close(dict(seeded(loss, batch.copy())), dict(losses))
 
 
+@pytest.mark.parametrize("estimator", [ValueEstimators.TD0, ValueEstimators.TDLambda])
+@pytest.mark.parametrize("flags", [("done", "terminated"), ("done",)], ids=["both", "done"])
+@pytest.mark.parametrize("distribution", [MaskedOneHotCategorical, MaskedCategorical])
+def test_the_end_of_a_game_may_leave_no_action(
+    distribution: type, flags: tuple, estimator: ValueEstimators
+) -> None:
+    loss = masked_loss(distribution).make_value_estimator(estimator)
+    one_hot = distribution is MaskedOneHotCategorical
+    batch = make_batch(2, 3, kind="one-hot" if one_hot else "whole numbers")
+    ended = torch.tensor([False, True, False]).expand(2, 3).unsqueeze(-1)
+    for flag in ("done", "terminated"):
+        batch["next"].pop(flag)
+        if flag in flags:
+            batch["next", flag] = ended.clone()
+    allowed = torch.ones(2, 3, A, dtype=torch.bool)
+    batch["action_mask"] = batch["next", "action_mask"] = allowed
+    expected = loss(batch.copy())
+    batch["next", "action_mask"] = allowed & ~ended
+    torch.testing.assert_close(dict(loss(batch).items()), dict(expected.items()))
+
+
 def test_a_pipeline_of_discrete_sac_takes_it_with_its_loss_keys_changed() -> None:
     spec = OneHot(A)
     actor = ProbabilisticActor(
