@@ -89,6 +89,7 @@ class StatelessNetwork:
         plain = network.method is None and network._kwargs is None and not twice
         # Networks of several agents keep their parameters in a TensorDict of their own.
         plain = plain and not any(isinstance(m, TensorDictParams) for m in network.modules())
+        plain = plain and (len(network.in_keys) == 1 or _takes_several(network.module))
         return plain and not any(
             _has_hooks(module)
             or parametrize.is_parametrized(module)
@@ -260,6 +261,13 @@ _IN_PLACE = {
     nn.Tanh: lambda layer, x: _tanh(x) if x.dtype in _LOW_PRECISION else x.tanh_(),
     nn.ELU: lambda layer, x: nn.functional.elu_(x, layer.alpha),
 }
+
+
+def _takes_several(module: nn.Module) -> bool:
+    """Whether the chain reads all of several inputs; an MLP joins its own, a layer reads one."""
+    first, _ = next(_chain(module, ""))
+    reads_one = type(module) is nn.Sequential or type(first) in (nn.Linear, nn.LayerNorm, nn.Tanh)
+    return type(module) is MLP or not reads_one
 
 
 def _is_chain(module: nn.Module) -> bool:

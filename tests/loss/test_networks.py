@@ -287,6 +287,16 @@ def test_a_critic_may_take_its_inputs_by_name() -> None:
     torch.testing.assert_close(readings["q_value"], expected.detach())
 
 
+@pytest.mark.parametrize("chain", [nn.Sequential, Chain])
+@pytest.mark.parametrize("first", [lambda: nn.Linear(O, 8), lambda: nn.LayerNorm(O), nn.Tanh])
+def test_a_chain_that_would_drop_an_input_fails_as_calling_it_does(chain: type, first) -> None:
+    network = chain(first(), nn.LazyLinear(1))
+    network(torch.randn(2, O))
+    loss = MPOLoss(make_actor(), ValueOperator(network, ["observation", "action"]))
+    with pytest.raises(TypeError, match="positional argument"):
+        loss(make_batch(4))
+
+
 def test_a_critic_may_write_more_than_its_value() -> None:
     network = Chain(Join(), nn.Linear(O + A, 2), Halves())
     keys = ["observation", "action"]
