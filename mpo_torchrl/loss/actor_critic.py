@@ -13,7 +13,7 @@ from tensordict.nn import (
     TensorDictParams,
     composite_lp_aggregate,
 )
-from torch import Tensor, nn
+from torch import Tensor
 from torchrl.objectives.utils import ValueEstimators, _cache_values, dispatch_value_estimator
 from torchrl.objectives.value import ValueEstimatorBase
 
@@ -352,8 +352,11 @@ class ActorCriticLoss(ActorLoss):
 
     def _write_priority(self, tensordict: TensorDictBase, readings: dict[str, Tensor]) -> None:
         td_error = readings["td_error"]
-        if self._memories is not None:  # nothing was learned from the first steps
-            td_error = nn.functional.pad(td_error, (self._memories.burn_in, 0))
+        if self._memories is not None and (burn_in := self._memories.burn_in):
+            # A sequence may be drawn by the priority of its first step, which only prepares for
+            # those that are learned from: it is as urgent as the most urgent of them.
+            largest = td_error.abs().amax(-1, keepdim=True)
+            td_error = torch.cat([largest.expand(*td_error.shape[:-1], burn_in), td_error], -1)
         # [*B], or [*B, 1] in a batch that counts the last dimension of its entries as its own.
         surplus = (1,) * (tensordict.batch_dims - td_error.ndim)
         tensordict.set(self.tensor_keys.priority, td_error.reshape(td_error.shape + surplus))

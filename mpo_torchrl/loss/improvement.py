@@ -88,8 +88,9 @@ class ImprovementLoss(ActorCriticLoss):
         """Part 2 alone: writes ``"e_step"`` into the batch, keeping what is already there.
 
         Returns:
-            TensorDictBase: the batch, with the entries of
-            the E-step's own ``forward``; with ``burn_in`` only the steps that follow it.
+            TensorDictBase: the batch, with the entries of the E-step's own ``forward``. With
+            ``burn_in`` only the steps that follow it, which is no batch to give to the loss
+            again: it would burn in its first steps once more.
         """
         improved, _ = self._improve(self._checked_states(tensordict))
         return self._learned(tensordict).set(self.tensor_keys.e_step, improved)

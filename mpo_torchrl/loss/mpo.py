@@ -136,7 +136,8 @@ class MPOLoss(ImprovementLoss):
         scalar_output_mode (str, optional): with ``reduction="none"`` the diagnostics are left
             out (``"exclude"``) or stored as non-tensor data (``"non_tensor"``).
         burn_in (int): with recurrent networks, steps at the start of each sequence that only
-            bring them into their state; without gradient, and no loss is computed there.
+            bring them into their state; without gradient, and no loss is computed there. Their
+            priority is that of the most urgent step after them.
         temperature (Temperature, ExactTemperature or FixedTemperature, optional): an own dual of
             the E-step, with its bound; learned from ``init_temperature`` by default.
         e_step (SampledEStep, optional): an own part 2 with its temperature, such as
