@@ -227,7 +227,14 @@ class ActorCriticLoss(ActorLoss):
         keys = self.tensor_keys
         team = [next_key(key) for key in (keys.reward, keys.done, keys.terminated)]
         team.append(self._value_estimator.tensor_keys.steps_to_next_obs)
-        return share_among_agents(batch, keys.action, team, keys.priority_weight)
+        return share_among_agents(
+            batch, keys.action, team, keys.priority_weight, self._is_action_index
+        )
+
+    @property
+    def _is_action_index(self) -> bool:
+        """Whether actions are whole numbers, without a last dimension."""
+        return False
 
     def _optional_keys(self) -> list[NestedKey]:
         return [self.tensor_keys.priority_weight] if self.use_prioritized_weights else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from tensordict import NestedKey, TensorDictBase
 
 
@@ -29,6 +30,7 @@ def share_among_agents(
     action_key: NestedKey | list[NestedKey],
     keys: Iterable[NestedKey],
     priority_weight: NestedKey,
+    is_index: bool = False,
 ) -> TensorDictBase:
     """The batch with rewards and flags for each agent: those of the team are given to all.
 
@@ -37,13 +39,14 @@ def share_among_agents(
         action_key (NestedKey): actions, ``[*B, n, A]`` if there are agents.
         keys (iterable of NestedKey): entries ``[*B, n, K]``, or ``[*B, K]`` of the team.
         priority_weight (NestedKey): weights of transitions, ``[*B]`` or ``[*B, 1]``, if any.
+        is_index (bool): whether actions are whole numbers ``[*B, n]`` instead of vectors.
 
     Raises:
         ValueError: if an entry is neither.
     """
     if not isinstance(action_key, tuple):
         return tensordict
-    agents = tensordict.get(action_key).shape[:-1]  # [*B, n]
+    agents = _agents(tensordict, action_key, is_index)
     shared = tensordict.copy()
     for key in keys:
         entry = tensordict.get(key, None)
@@ -60,3 +63,12 @@ def share_among_agents(
     if weight is not None and weight.numel() == agents[:-1].numel():
         shared.set(priority_weight, weight.reshape(*agents[:-1], 1).expand(agents))
     return shared
+
+
+def _agents(tensordict: TensorDictBase, action_key: tuple[str, ...], is_index: bool) -> torch.Size:
+    """``[*B, n]``, with an action in each row; ``[*B]`` where no dimension is one of agents."""
+    shape = tensordict.get(action_key).shape
+    # A whole number may stand in a column of its own; a group says whether it has agents.
+    rows = max(tensordict.batch_dims, tensordict.get(action_key[:-1]).batch_dims)
+    has_column = len(shape) > rows and shape[-1] == 1
+    return shape if is_index and not has_column else shape[:-1]

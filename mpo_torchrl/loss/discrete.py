@@ -177,6 +177,10 @@ class DiscreteMPOLoss(ImprovementLoss):
         self.e_step_critic = e_step_critic
         self._default_value_estimator()  # at once, so that every state_dict has its discount
 
+    @property
+    def _is_action_index(self) -> bool:
+        return not self._policy.is_one_hot
+
     # -- the steps ------------------------------------------------------------------------
 
     def _score_all(self, states: TensorDictBase, params: ParameterSets, like: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ import pytest
 import torch
 from tensordict import TensorDict, TensorDictBase
 from tensordict.nn import NormalParamExtractor, TensorDictModule
+from torch import distributions as d
 from torch import nn
-from torchrl.data import Bounded, Composite, OneHot, Unbounded
+from torchrl.data import Bounded, Categorical, Composite, OneHot, Unbounded
 from torchrl.envs import EnvBase
 from torchrl.envs.utils import ExplorationType, set_exploration_type
 from torchrl.modules import (
@@ -270,25 +271,65 @@ def test_copies_keep_what_agents_do_not_share() -> None:
         assert (seeded(copied, batch.clone()) == expected).all()
 
 
-def test_discrete_agents_are_states_of_their_own_too() -> None:
+CHOICES = {
+    "one-hot": (OneHotCategorical, OneHot(4, (AGENTS, 4))),
+    "whole numbers": (d.Categorical, Categorical(4, (AGENTS,))),
+    "in a column": (d.Categorical, Categorical(4, (AGENTS, 1))),
+}
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 3), (1,)], ids=str)
+@pytest.mark.parametrize("team", [True, False], ids=["team reward", "own rewards"])
+@pytest.mark.parametrize("choice", CHOICES)
+def test_discrete_agents_are_states_of_their_own_too(choice: str, team: bool, shape: tuple) -> None:
+    distribution, spec = CHOICES[choice]
     actor = ProbabilisticActor(
         TensorDictModule(network(O, 4, True, False), [OBSERVATION], [("agents", "logits")]),
         in_keys=[("agents", "logits")],
         out_keys=[ACTION],
-        distribution_class=OneHotCategorical,
-        spec=spec_of(OneHot(4, (AGENTS, 4))),
+        distribution_class=distribution,
+        spec=spec_of(spec),
     )
     values = ("agents", "action_value")
     critics = [
         TensorDictModule(network(O, 4, True, True), [OBSERVATION], [values]) for _ in range(2)
     ]
     loss = DiscreteMPOLoss(actor, critics)
-    loss.set_keys(state_action_value=values)
-    batch = make_batch(4)
-    batch[ACTION] = OneHot(4, (AGENTS, 4)).rand((4,))
+    loss.set_keys(state_action_value=values, reward="reward" if team else REWARD)
+    batch = make_batch(*shape, team=team)
+    batch[ACTION] = spec.rand(shape)
+    batch["priority_weight"] = torch.ones(shape)
     total(loss(batch)).backward()
     assert all(p.grad is not None for p in loss.parameters() if p.requires_grad)
-    assert batch["td_error"].shape == (4, AGENTS)
+    assert batch["td_error"].shape == (*shape, AGENTS)
+
+
+def test_one_discrete_agent_has_the_weight_of_its_transition() -> None:
+    actor = ProbabilisticActor(
+        TensorDictModule(nn.Linear(O, 4), [("data", "observation")], [("data", "logits")]),
+        in_keys=[("data", "logits")],
+        out_keys=[("data", "action")],
+        distribution_class=d.Categorical,
+    )
+    critics = [
+        TensorDictModule(nn.Linear(O, 4), [("data", "observation")], ["action_value"])
+        for _ in range(2)
+    ]
+    loss = DiscreteMPOLoss(actor, critics)
+    one = TensorDict(
+        data=TensorDict(observation=torch.randn(1, O), action=torch.tensor([2]), batch_size=1),
+        next=TensorDict(
+            data=TensorDict(observation=torch.randn(1, O), batch_size=1),
+            reward=torch.randn(1, 1),
+            done=torch.zeros(1, 1, dtype=torch.bool),
+            terminated=torch.zeros(1, 1, dtype=torch.bool),
+            batch_size=1,
+        ),
+        batch_size=1,
+    )
+    expected = loss(one.clone())["loss_qvalue"]
+    one["priority_weight"] = torch.ones(1)
+    torch.testing.assert_close(loss(one)["loss_qvalue"], expected)
 
 
 def test_a_reward_of_neither_agent_nor_team_is_refused() -> None:
