@@ -259,8 +259,13 @@ def signed_parabolic(x: Tensor, eps: float = 1e-3) -> Tensor:
         >>> signed_parabolic(signed_hyperbolic(x))
         tensor([-3.0000,  0.0000,  8.0000], dtype=torch.float64)
     """
-    root = torch.sqrt(1 + 4 * eps * (x.abs() + 1 + eps))
-    return torch.sign(x) * (((root - 1) / (2 * eps)).square() - 1)
+    # With u = (root - 1) / (2 eps), the result is u^2 - 1 = (u - 1)(u + 1). Neither u nor u - 1 is
+    # taken as a difference of numbers that are close: it would cost float32 three of its digits.
+    size = x.abs()
+    root = torch.sqrt(1 + 4 * eps * (size + 1 + eps))
+    u = 2 * (size + 1 + eps) / (root + 1)
+    u_minus_1 = (2 * size - 4 * eps * size / (root + 1 + 2 * eps)) / (root + 1)
+    return torch.sign(x) * u_minus_1 * (u + 1)
 
 
 def quantile_regression_loss(

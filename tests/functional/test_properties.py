@@ -148,7 +148,16 @@ def test_two_hot_decodes_what_it_encodes(value, number) -> None:
 
 @given(tensors(8, spread=(-3, 6)))
 def test_the_value_transform_can_be_undone(x) -> None:
-    torch.testing.assert_close(F.signed_parabolic(F.signed_hyperbolic(x)), x, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(
+        F.signed_parabolic(F.signed_hyperbolic(x)), x, rtol=1e-12, atol=1e-12
+    )
+
+
+@given(tensors(8, spread=(-3, 3)))
+def test_the_inverse_of_the_value_transform_keeps_the_digits_of_float32(x) -> None:
+    code = F.signed_hyperbolic(x).float()
+    found = F.signed_parabolic(code).double()
+    torch.testing.assert_close(found, F.signed_parabolic(code.double()), rtol=1e-6, atol=1e-6)
 
 
 @given(tensors(2, 6), tensors(2, 6), tensors(2, 5), st.floats(0, 1))
