@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -34,6 +33,12 @@ class ActorLoss(LagrangianLoss):
     _m_step: Any
 
     # -- wiring ---------------------------------------------------------------------------
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Not in load_state_dict, which a greater module does not call of its parts.
+        self.register_load_state_dict_pre_hook(_untie)
+        self.register_load_state_dict_post_hook(_tie)
 
     def _wire_multipliers(self, temperatures: dict[str, nn.Module], m_step: Any) -> None:
         """Makes the multipliers parameters of the loss, under the names of its diagnostics."""
@@ -70,18 +75,6 @@ class ActorLoss(LagrangianLoss):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._tie_parameters()
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Takes over a state; what the critics share with the actor is taken from the actor's.
-
-        Raises:
-            RuntimeError: if a shape differs, or a key and ``strict`` is set.
-        """
-        untie_parameters(getattr(self, f"{self.critic_name}_params"), self._shared)
-        try:
-            return super().load_state_dict(state_dict, *args, **kwargs)
-        finally:
-            self._tie_parameters()
 
     # -- the actor's parameters; caches are dropped when they move or change precision ------
 
@@ -129,3 +122,11 @@ class ActorLoss(LagrangianLoss):
             multiplier: Any = self._modules[f"alpha_{name}"]
             readings[f"alpha_{name}"] = multiplier().detach()
         return {**readings, **fit.readings}
+
+
+def _untie(loss: ActorLoss, *_: Any) -> None:
+    untie_parameters(getattr(loss, f"{loss.critic_name}_params"), loss._shared)
+
+
+def _tie(loss: ActorLoss, _: Any) -> None:
+    loss._tie_parameters()

@@ -37,6 +37,7 @@ class LagrangianLoss(LossModule):
         self._in_keys: list[NestedKey] | None = None
         self._out_keys: list[NestedKey] | None = None
         super().__init__()
+        self.register_load_state_dict_pre_hook(_require_own_shapes)
 
     def __getstate__(self) -> dict[str, Any]:
         # Caches hold the parameters of this very loss: a copy makes its own.
@@ -98,13 +99,7 @@ class LagrangianLoss(LossModule):
             RuntimeError: if a shape differs, or a key and ``strict`` is set.
         """
         found = self.state_dict()
-        for key, own in found.items():
-            given = state_dict.get(key)
-            if isinstance(own, Tensor) and isinstance(given, Tensor) and own.shape != given.shape:
-                raise RuntimeError(
-                    f"size mismatch for {key}: the state holds {list(given.shape)}, the loss "
-                    f"{list(own.shape)}; it was saved with other networks or numbers of them."
-                )
+        _require_own_shapes(self, state_dict)
         # Networks are TensorDicts, which take what there is of a state and say nothing of the rest.
         missing = [key for key in found if key not in state_dict]
         unexpected = [key for key in state_dict if key not in found]
@@ -270,6 +265,19 @@ class LagrangianLoss(LossModule):
         return []
 
     _seen_finite_batch = False
+
+
+def _require_own_shapes(
+    loss: LagrangianLoss, state_dict: Mapping[str, Any], prefix: str = "", *_: Any
+) -> None:
+    """Raises ``RuntimeError`` if a state has other shapes: that of a greater module, too."""
+    for key, own in loss.state_dict().items():
+        given = state_dict.get(prefix + key)
+        if isinstance(own, Tensor) and isinstance(given, Tensor) and own.shape != given.shape:
+            raise RuntimeError(
+                f"size mismatch for {prefix}{key}: the state holds {list(given.shape)}, the loss "
+                f"{list(own.shape)}; it was saved with other networks or numbers of them."
+            )
 
 
 def _first_unless(mask: Tensor, entry: Tensor) -> Tensor:

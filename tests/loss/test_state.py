@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torchrl.objectives import SoftUpdate
 
 from mpo_torchrl import MPOLoss
@@ -118,6 +119,27 @@ def test_a_state_without_an_entry_or_with_one_more_is_refused(entry: str) -> Non
     assert loss.load_state_dict(more, strict=False) == ([], [f"{key}.more"])
     taken = loss.state_dict()
     assert all((taken[k] == v).all() for k, v in state.items())
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+@pytest.mark.parametrize("num_critics", [1, 2])
+def test_a_loss_is_loaded_as_part_of_a_greater_module(num_critics: int, as_list: bool) -> None:
+    loss, encoder = shared_encoder_loss(num_critics, as_list)
+    other, _ = shared_encoder_loss(num_critics, as_list)
+    for parameter in other.network_parameters():
+        parameter.data += torch.randn_like(parameter)
+    nn.ModuleDict({"loss": loss}).load_state_dict(nn.ModuleDict({"loss": other}).state_dict())
+    assert_same_losses(loss, other)
+    loss.qvalue_loss(make_batch(4))[0].backward()
+    assert encoder.weight.grad.norm() > 0  # what is shared goes on being so
+
+
+def test_a_greater_module_refuses_the_state_of_other_networks() -> None:
+    size = {"observation_size": 1}
+    other = MPOLoss(make_actor(**size), make_critic(**size))
+    module = nn.ModuleDict({"loss": make_loss()})
+    with pytest.raises(RuntimeError, match=r"size mismatch for loss\.actor_network_params"):
+        module.load_state_dict(nn.ModuleDict({"loss": other}).state_dict())
 
 
 # -- copies -------------------------------------------------------------------------------
