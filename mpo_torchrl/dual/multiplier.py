@@ -86,6 +86,11 @@ class LagrangeMultiplier(nn.Module):
             value = torch.as_tensor(value, dtype=torch.float64)
         except (TypeError, ValueError):
             raise TypeError(f"{self._called} must be a number, got {value!r}.") from None
+        if value.numel() != 1 and value.shape != self.raw.shape:
+            raise ValueError(
+                f"{self._called} is one number or of shape {list(self.raw.shape)}, got one of "
+                f"shape {list(value.shape)}."
+            )
         if not bool((value > 0).all()) or not bool(value.isfinite().all()):
             raise ValueError(f"{self._called} must be positive and finite, got {value.tolist()}.")
         least = math.exp(_FLOOR) if self.parametrization == "exp" else _LEAST

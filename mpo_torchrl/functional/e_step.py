@@ -126,7 +126,8 @@ def effective_sample_size(weight: Tensor) -> Tensor:
         weight (Tensor): ``[*B, N]``, non-negative; the sum does not matter.
 
     Returns:
-        Tensor: ``[*B]``, between 1 (one action has all the weight) and ``N`` (uniform).
+        Tensor: ``[*B]``, between 1 (one action has all the weight) and ``N`` (uniform), or 0 if no
+        action has any.
 
     Raises:
         ValueError: if ``weight`` has no sample dimension.
@@ -138,7 +139,8 @@ def effective_sample_size(weight: Tensor) -> Tensor:
         tensor([2.])
     """
     require_samples("weight", weight)
-    return weight.sum(-1).square() / weight.square().sum(-1)
+    squares = weight.square().sum(-1)
+    return weight.sum(-1).square() / squares.clamp(min=torch.finfo(squares.dtype).tiny)
 
 
 def out_of_bounds_cost(action: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:

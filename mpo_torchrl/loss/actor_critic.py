@@ -362,7 +362,7 @@ class ActorCriticLoss(ActorLoss):
         if self._memories is not None and (burn_in := self._memories.burn_in):
             # A sequence may be drawn by the priority of its first step, which only prepares for
             # those that are learned from: it is as urgent as the most urgent of them.
-            largest = td_error.abs().amax(-1, keepdim=True)
+            largest = td_error.amax(-1, keepdim=True)
             td_error = torch.cat([largest.expand(*td_error.shape[:-1], burn_in), td_error], -1)
         # [*B], or [*B, 1] in a batch that counts the last dimension of its entries as its own.
         surplus = (1,) * (tensordict.batch_dims - td_error.ndim)

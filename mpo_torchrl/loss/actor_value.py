@@ -113,6 +113,7 @@ class ActorValueLoss(ActorLoss):
                 f"critic_network must value states, it reads the action {action_key!r}; leave it "
                 "out of the critic's in_keys, or take MPOLoss."
             )
+        checks.require_own_features(critic_network.in_keys, actor_network.out_keys, [action_key])
         log_prob_keys, value_keys = actor_network.log_prob_keys, critic_network.out_keys
         self.set_keys(
             action=action_key,
@@ -163,9 +164,7 @@ class ActorValueLoss(ActorLoss):
     def _steps_keys(self) -> list[NestedKey]:
         """What every batch of steps holds."""
         keys = self.tensor_keys
-        made = set(self.actor_network.out_keys)
-        states = [*self.actor_network.in_keys]
-        states += [key for key in self.critic_network.in_keys if key not in made]
+        states = [*self.actor_network.in_keys, *self.critic_network.in_keys]
         following = [*states, keys.reward, keys.done, keys.terminated]
         return [*states, keys.action, *[next_key(key) for key in following]]
 

@@ -132,7 +132,8 @@ def require_own_features(
         raise ValueError(
             f"the critic reads {foreign[0]!r}, which the actor writes: what stands in a batch is "
             "stale and there is none of the next state; let the critic compute it from the "
-            "observation too, TensorDictSequential(encoder, head) with the actor's own encoder."
+            "observation too, TensorDictSequential(encoder, head) with the actor's own encoder, as "
+            "get_value_operator() of an ActorValueOperator is."
         )
 
 

@@ -306,8 +306,8 @@ class MPOLoss(ImprovementLoss):
     ) -> None:
         self.__dict__["_e_step"] = e_step
         temperatures = self._temperatures()
-        if e_step.penalty is not None:
-            temperatures["penalty_temperature"] = e_step.penalty
+        if (penalty := getattr(e_step, "penalty", None)) is not None:
+            temperatures["penalty_temperature"] = penalty
         self._wire_multipliers(temperatures, m_step)
 
     def _temperatures(self) -> dict[str, nn.Module]:

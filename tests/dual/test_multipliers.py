@@ -68,6 +68,13 @@ def test_reset_brings_the_initial_value_back(parametrization) -> None:
     assert_close(multiplier().detach(), torch.full((2,), 3.0))
 
 
+def test_numbers_of_another_shape_are_refused() -> None:
+    multiplier = LagrangeMultiplier(3.0, shape=(2,))
+    with pytest.raises(ValueError, match=r"one number or of shape \[2\], got one of shape \[3\]"):
+        multiplier.assign(torch.ones(3))
+    assert_close(multiplier().detach(), torch.full((2,), 3.0))
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
 def test_a_multiplier_is_positive_and_finite(value) -> None:
     with pytest.raises(ValueError, match="must be positive and finite"):

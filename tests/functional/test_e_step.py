@@ -68,6 +68,10 @@ def test_uniform_weights_spend_no_kl_and_count_every_action() -> None:
     torch.testing.assert_close(effective_sample_size(weight), torch.full((2, 3), 5.0).double())
 
 
+def test_the_effective_sample_size_of_no_weight_at_all_is_zero() -> None:
+    assert effective_sample_size(torch.zeros(2, 5)).tolist() == [0.0, 0.0]
+
+
 def test_the_effective_sample_size_does_not_depend_on_what_weights_sum_to() -> None:
     size = effective_sample_size(row([1.0, 2.0, 3.0]))  # 36 / 14
     torch.testing.assert_close(size, torch.tensor([18 / 7], dtype=torch.float64))

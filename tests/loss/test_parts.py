@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -148,6 +149,29 @@ def test_a_given_e_step_that_is_no_tensordict_is_named() -> None:
 
 
 # -- put in -------------------------------------------------------------------------------
+
+
+class Wrapped(nn.Module):
+    """No more than a loss asks of an E-step: no penalty among it."""
+
+    weighs_taken = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = SampledEStep(Temperature(0.1, 1.0))
+        self.temperature = self.inner.temperature
+
+    def forward(self, *args: Any, **kwargs: Any) -> TensorDict:
+        return self.inner(*args, **kwargs)
+
+    def dual_terms(self, improved: TensorDict) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.inner.dual_terms(improved)
+
+
+def test_an_own_e_step_needs_no_penalty() -> None:
+    loss = make_loss("gaussian", e_step=Wrapped())
+    assert "penalty_temperature" not in loss.multipliers()
+    assert total(loss(make_batch(4))).isfinite()
 
 
 def test_an_own_e_step_is_used_with_its_temperature() -> None:

@@ -297,7 +297,7 @@ def test_steps_that_burn_in_have_the_priority_of_the_most_urgent_step_after_them
     loss(batch)
     burnt_in, learned = batch["td_error"].split([3, 5], -1)
     assert learned.unique().numel() == 20
-    assert torch.equal(burnt_in, learned.abs().amax(-1, keepdim=True).expand(4, 3))
+    assert torch.equal(burnt_in, learned.amax(-1, keepdim=True).expand(4, 3))
 
 
 @pytest.mark.parametrize("burn_in", [0, 2])
@@ -389,7 +389,7 @@ def test_one_of_them_may_burn_in_alone(recurrent):
     total(loss(batch)).backward()
     assert all(p.grad is not None for p in loss.network_parameters())
     burnt_in, learned = batch["td_error"].split([2, 3], -1)
-    assert torch.equal(burnt_in, learned.abs().amax(-1, keepdim=True).expand(3, 2))
+    assert torch.equal(burnt_in, learned.amax(-1, keepdim=True).expand(3, 2))
 
 
 def test_what_it_reads_is_named():

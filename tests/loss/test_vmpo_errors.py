@@ -7,12 +7,13 @@ import sys
 
 import pytest
 import torch
+from tensordict.nn import NormalParamExtractor, TensorDictModule
 from torch import nn
-from torchrl.modules import ValueOperator
+from torchrl.modules import ActorValueOperator, ProbabilisticActor, TanhNormal, ValueOperator
 
 from mpo_torchrl import VMPOLoss
 from mpo_torchrl.modules import make_value_network
-from tests.loss.builders import O, make_critic
+from tests.loss.builders import SPEC, A, O, make_critic
 from tests.loss.vmpo_builders import make_actor, make_batch, make_loss
 
 
@@ -127,6 +128,18 @@ def test_networks_of_the_wrong_kind_are_named() -> None:
         VMPOLoss(make_actor("index"), nn.Linear(O, 1))
     with pytest.raises(TypeError, match="must be a stochastic policy"):
         VMPOLoss(make_value_network(O), make_value_network(O))
+
+
+def test_a_critic_that_reads_what_the_actor_writes_is_refused() -> None:
+    encoder = TensorDictModule(nn.Linear(O, 4), ["observation"], ["hidden"])
+    head = TensorDictModule(
+        nn.Sequential(nn.Linear(4, 2 * A), NormalParamExtractor()), ["hidden"], ["loc", "scale"]
+    )
+    policy = ProbabilisticActor(head, ["loc", "scale"], distribution_class=TanhNormal, spec=SPEC)
+    model = ActorValueOperator(encoder, policy, ValueOperator(nn.Linear(4, 1), ["hidden"]))
+    with pytest.raises(ValueError, match=r"reads 'hidden', which the actor writes.*get_value_op"):
+        VMPOLoss(model.get_policy_operator(), model.get_value_head())
+    VMPOLoss(model.get_policy_operator(), model.get_value_operator())
 
 
 if __name__ == "__main__":
