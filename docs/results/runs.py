@@ -55,6 +55,13 @@ ABLATIONS = {
         "layer_norm=false": "ablations/HalfCheetah-v5/no_layer_norm",
         "critic_cells=[256] critic_blocks=1": "ablations/HalfCheetah-v5/residual",
         "critic=quantile": "ablations/HalfCheetah-v5/quantile",
+        "normalize_observation=true": "ablations/HalfCheetah-v5/normalized",
+        "e_step_critic=target": "ablations/HalfCheetah-v5/target_critics",
+        "temperature=exact": "ablations/HalfCheetah-v5/exact_temperature",
+        "epsilon_mean=0.001": "ablations/HalfCheetah-v5/epsilon_mean_0.001",
+        "tau=0.02": "ablations/HalfCheetah-v5/tau_0.02",
+        "init_stddev=0.3": "ablations/HalfCheetah-v5/init_stddev_0.3",
+        "init_alpha_mean=100": "ablations/HalfCheetah-v5/init_alpha_mean_100",
         _NO_CEILING: "benchmark/HalfCheetah-v5/no_ceiling",
         _FLOOR: "ablations/HalfCheetah-v5/floor_0.01",
         f"{_FLOOR} epsilon_stddev=1e-3": "ablations/HalfCheetah-v5/stddev_1e-3_floor_0.01",
@@ -64,6 +71,7 @@ ABLATIONS = {
     },
     "Hopper-v5": {
         "tuned": "benchmark/Hopper-v5/tuned",
+        "normalize_observation=true": "ablations/Hopper-v5/normalized",
         _NO_CEILING: "benchmark/Hopper-v5/no_ceiling",
         _FLOOR: "ablations/Hopper-v5/floor_0.01",
         f"{_ONE_UPDATE} {_FLOOR}": "ablations/Hopper-v5/one_update_floor_0.01",
@@ -85,6 +93,8 @@ ABLATIONS = {
     },
     "dm_control/walker-walk": {
         "tuned": "benchmark/dm_control/walker-walk/tuned",
+        "epsilon=0.1": "ablations/dm_control/walker-walk/epsilon_0.1",
+        "normalize_observation=true": "ablations/dm_control/walker-walk/normalized",
         _NO_CEILING: "benchmark/dm_control/walker-walk/no_ceiling",
         _ONE_UPDATE: "ablations/dm_control/walker-walk/one_update",
     },
@@ -115,7 +125,7 @@ def ablation_runs(task: str) -> dict[str, list[Run]]:
     }
 
 
-def other_tuned_runs(task: str) -> list[Run]:
-    """The runs of ``tuned`` of further seeds: how far apart runs of the same settings are."""
-    compared = {run.path for run in ablation_runs(task)["tuned"]}
-    return [run for run in seeds(ABLATIONS[task]["tuned"]) if run.path not in compared]
+def further_runs(task: str, settings: str) -> list[Run]:
+    """The runs of seeds that not all changes of the settings have: how far seeds are apart."""
+    compared = {run.path for run in ablation_runs(task)[settings]}
+    return [run for run in seeds(ABLATIONS[task][settings]) if run.path not in compared]

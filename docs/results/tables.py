@@ -14,7 +14,7 @@ from runs import (
     SUITES,
     ablation_runs,
     benchmark_runs,
-    other_tuned_runs,
+    further_runs,
 )
 from scipy.stats import bootstrap, trim_mean
 
@@ -48,15 +48,14 @@ def returns_table(tasks: Sequence[str]) -> str:
 def ablations_table(task: str) -> str:
     """A row for every change of the settings: the return at each mark, as far as it was run.
 
-    The other seeds of ``tuned`` stand below it: a difference smaller than theirs says nothing.
+    Further seeds stand below it: a difference smaller than theirs says nothing.
     """
     rows = [("settings", *(f"{mark:,}" for mark in MARKS))]
     for settings, runs in ablation_runs(task).items():
         rows.append((f"`{settings}`", *(return_at(runs, mark) for mark in MARKS)))
-        if settings == "tuned":
-            for run in other_tuned_runs(task):
-                name = f"`tuned`, {run.path.stem.replace('seed', 'seed ')}"
-                rows.append((name, *(return_at([run], mark) for mark in MARKS)))
+        for run in further_runs(task, settings):
+            name = f"`{settings}`, {run.path.stem.replace('seed', 'seed ')}"
+            rows.append((name, *(return_at([run], mark) for mark in MARKS)))
     return table(rows)
 
 
