@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar, cast
 
+import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torchrl.checkpoint import CheckpointError
@@ -70,6 +71,12 @@ def read_settings(arguments: list[str], settings_class: type[Settings]) -> Setti
     try:
         defaults = OmegaConf.structured(settings_class)
         given = OmegaConf.merge(defaults, OmegaConf.from_cli(arguments))
+    except yaml.YAMLError as error:
+        found = " ".join(arguments)
+        raise SettingError(
+            f"a value in {found!r} cannot be read ({getattr(error, 'problem', error)}); put it in "
+            "quotes, such as \"run='@best'\"."
+        ) from error
     except OmegaConfBaseException as error:
         raise SettingError(f"{error.full_key}: {str(error).splitlines()[0]}.") from error
     return cast(Settings, OmegaConf.to_object(given))

@@ -103,6 +103,12 @@ def test_a_checkpoint_file_is_a_run_too(run, call, tmp_path):
         (["run=x", "video=perhaps"], 2, "video: Value 'perhaps' is not a valid bool"),
         (["run=x", "epsodes=3"], 2, "'epsodes=3' is no setting; write run=, checkpoint=, "),
         (["runs/x"], 2, "'runs/x' is no setting; write run=, "),
+        (
+            ["run=@best"],
+            2,
+            "a value in 'run=@best' cannot be read (found character '@' that cannot",
+        ),
+        (["run=[x"], 2, "a value in 'run=[x' cannot be read (expected ',' or ']'"),
     ],
 )
 def test_a_mistake_is_one_sentence(call, arguments, code, sentence, tmp_path):
