@@ -60,6 +60,7 @@ ABLATIONS = {
         "temperature=exact": "ablations/HalfCheetah-v5/exact_temperature",
         "epsilon_mean=0.001": "ablations/HalfCheetah-v5/epsilon_mean_0.001",
         "tau=0.02": "ablations/HalfCheetah-v5/tau_0.02",
+        "normalize_observation=true tau=0.02": "ablations/HalfCheetah-v5/normalized_tau_0.02",
         "init_stddev=0.3": "ablations/HalfCheetah-v5/init_stddev_0.3",
         "init_alpha_mean=100": "ablations/HalfCheetah-v5/init_alpha_mean_100",
         _NO_CEILING: "benchmark/HalfCheetah-v5/no_ceiling",
