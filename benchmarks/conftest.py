@@ -80,8 +80,10 @@ def alternate(benchmark: Any) -> Callable[..., list[float]]:
 
 
 @pytest.fixture(autouse=True)
-def _seeded() -> Iterator[None]:
+def _afresh() -> Iterator[None]:
+    """The same random numbers for each benchmark, and nothing compiled for another's shapes."""
     torch.manual_seed(0)
+    torch.compiler.reset()
     yield
 
 
