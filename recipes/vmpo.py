@@ -137,7 +137,8 @@ def train(config: VMPOConfig) -> dict[str, Any]:
 
     # Results
     # Diagnostics are those of the last update: since then the policy is its own reference.
-    last = {key: value for key, value in table.rows[-1].items() if key in loss.out_keys}
+    rows = table.rows or [{}]  # none in a run that is asked for no step after its last state
+    last = {key: value for key, value in rows[-1].items() if key in loss.out_keys}
     metrics = report.finish(last)
     draw_learning_curve(run_dir / "learning_curve.png", table, f"V-MPO on {config.env}")
     table.shutdown()

@@ -11,6 +11,7 @@ import os
 import pickle
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,7 +106,7 @@ def load_checkpoint(path: str | Path, **components: Any) -> dict[str, int]:
         make_checkpoint(components).load(path, map_location="cpu")
     except CheckpointError as error:
         raise CheckpointError(f"checkpoint {str(path)!r} {_reason(error)}") from error
-    except (zipfile.BadZipFile, OSError, EOFError, KeyError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, KeyError) as error:
         raise CheckpointError(f"checkpoint {str(path)!r} is damaged: {error}") from error
     return counters
 
@@ -242,6 +243,7 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
     except (
         CheckpointError,
         zipfile.BadZipFile,
+        NotImplementedError,  # of zip files: a version or a compression that is none
         OSError,
         ValueError,
         TypeError,

@@ -202,7 +202,9 @@ def _bounds(
     """Each KL of a table: what its bound is called, and the bound if it is known."""
     columns = list(columns)
     several = [name for name in columns if name.startswith("kl_e_step_")]
-    epsilons = settings.get("epsilons") or [None] * len(several)
+    # A run that has learned nothing yet has settings and no column of any of them.
+    epsilons = settings.get("epsilons") if several else None
+    epsilons = epsilons or [None] * len(several)
     return {
         **{name: (b, settings.get(b)) for name, b in KL_BOUNDS.items() if name in columns},
         **{

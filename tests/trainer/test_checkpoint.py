@@ -126,6 +126,14 @@ def test_a_truncated_file_is_named(saved, kept):
         MPOTrainer.load(saved)
 
 
+def test_a_version_of_zip_files_that_does_not_exist_is_damage(saved):
+    content = bytearray(saved.read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 6] = 235
+    saved.write_bytes(content)
+    with pytest.raises(CheckpointError, match="is damaged or no checkpoint at all"):
+        MPOTrainer.load(saved)
+
+
 def test_flipped_bytes_are_noticed(saved):
     content = bytearray(saved.read_bytes())
     middle = len(content) // 2

@@ -74,6 +74,12 @@ def test_steps_of_a_run_on_a_data_set_are_called_updates(draw, run):
     assert third.get_xlabel() == "environment steps or updates"
 
 
+def test_a_run_of_several_rewards_that_has_learned_nothing_yet_is_drawn(run, drawn):
+    settings = {"epsilons": [0.1, 0.01], "objectives": ["time", "fuel"]}
+    draw_duals(Path("unused.png"), {"A": {"ours": [run._replace(settings=settings)]}})
+    assert len(drawn) == 1
+
+
 def test_a_legend_of_many_lines_does_not_press_the_axes_flat(draw, run):
     label = ", ".join(f"setting_{index}={index}" for index in range(40))
     (axes,) = draw({"A": {label: [run]}})
